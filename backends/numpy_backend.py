@@ -1,0 +1,37 @@
+"""NumPy arrays, differentiated by the tape; other array-API namespaces take the same oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import Array
+from ..core.oracle import Objective
+from ..core.structure import Structure
+from .tape.oracle import TapeOracle
+
+
+def make_oracle(objective: Objective, params: Any) -> TapeOracle:
+    """Return the oracle of ``objective``, for parameters that look like ``params``."""
+    return TapeOracle(objective, Structure(params))
+
+
+def from_numpy(array: np.ndarray) -> Array:
+    """Return a copy of ``array``, of the same dtype."""
+    return np.array(array)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Return a copy of ``array``, of the same dtype."""
+    return np.array(array)
+
+
+def version() -> str:
+    """Return NumPy's version."""
+    return str(np.__version__)
+
+
+def devices() -> list[str]:
+    """Return the devices that arrays can live on."""
+    return ["cpu"]

@@ -1,0 +1,23 @@
+"""Reverse-mode differentiation to second order over any array-API namespace.
+
+A program is run once on :class:`~.traced.Traced` arrays, which leave a record of what they went
+through. Every step is elementwise, linear or bilinear (``rules.py``); four sweeps over the
+record (``graph.py``) then give values, Jacobian products, gradients and Hessian products.
+
+====================  ==========================================================================
+``rules.py``          what a step of each category does in each sweep
+``elementwise.py``    the tables of primitives: a primitive is one row
+``linear.py``
+``bilinear.py``
+``graph.py``          nodes, and the sweeps over them
+``record.py``         applying a rule to traced arrays
+``functions.py``      the array API's functions, composed of primitives
+``shaping.py``
+``contraction.py``
+``linalg.py``
+``namespace.py``      the namespace that a traced array belongs to
+``numpy_protocol.py``  NumPy's own functions and methods on traced arrays
+``traced.py``         the array that a program is run on
+``oracle.py``         :class:`~osculant.core.oracle.Oracle` on the tape
+====================  ==========================================================================
+"""

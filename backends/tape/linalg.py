@@ -1,0 +1,197 @@
+"""Linear algebra on traced arrays.
+
+A factorisation is not elementwise, linear or bilinear. But the tape takes two derivatives at
+one point only, so that a function may be replaced by anything that has the same value, the same
+first and the same second derivative there: its expansion in the displacement dA from the point
+A. That is a polynomial of matrix products, where only dA is traced. Its value is zero, so the
+function's value is unchanged to the last bit or two.
+
+    (A + dA)^-1 = A^-1 - A^-1 dA A^-1 + A^-1 dA A^-1 dA A^-1 - ...
+
+G. W. Stewart, J.-g. Sun, "Matrix Perturbation Theory", 1990, section III.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ...core.arrays import Array
+from ...core.errors import NotDifferentiable
+from .contraction import diagonal, matmul, with_common_stack
+from .functions import max_, min_, root, sum_, where
+from .linear import LINEAR, Axis, axes_of
+from .record import (
+    FUNCTIONS,
+    apply,
+    differentiable_linalg,
+    is_traced,
+    namespace_of,
+    plain,
+    with_value,
+)
+from .shaping import expand_dims, matrix_transpose, squeeze
+
+FUNCTIONS["linalg.matrix_transpose"] = matrix_transpose
+
+
+class Slogdet(NamedTuple):
+    """What :func:`slogdet` returns."""
+
+    sign: Array
+    logabsdet: Array
+
+
+# By expansion --------------------------------------------------------------------------------
+
+
+@differentiable_linalg
+def inv(A: Any) -> Array:
+    """Return the inverse: A^-1 (I - E + E E), where E = dA A^-1."""
+    if not is_traced(A):
+        return namespace_of(A).linalg.inv(A)
+    inverse = namespace_of(A).linalg.inv(plain(A))
+    E = _displacement(A) @ inverse
+    return with_value(matmul(inverse, E @ E - E), inverse)
+
+
+@differentiable_linalg
+def solve(A: Any, B: Any) -> Array:
+    """Return X with A X = B: the first-order change R = A^-1 (dB - dA X), then - A^-1 dA R."""
+    if B.ndim == 1:
+        return squeeze(solve(A, expand_dims(B, 1)), -1)
+    A, B = with_common_stack(A, B)
+    if not is_traced(A):
+        return _solver(A)(B)
+    X = namespace_of(A).linalg.solve(plain(A), plain(B))
+    dA = _displacement(A)
+    change = -(dA @ X)
+    if is_traced(B):
+        change = change + _displacement(B)
+    R = _solver(A)(change)
+    return with_value(R - _solver(A)(dA @ R), X)
+
+
+@differentiable_linalg
+def det(A: Any) -> Array:
+    """Return the determinant: |A| (1 + t + (t^2 - tr E E) / 2), where E = A^-1 dA, t = tr E.
+
+    Where A is singular the expansion does not exist, and the namespace's error says so.
+    """
+    value = namespace_of(A).linalg.det(plain(A))
+    if not is_traced(A):
+        return value
+    t, t2 = _traces(A)
+    return with_value((t + 0.5 * (t * t - t2)) * value, value)
+
+
+@differentiable_linalg
+def slogdet(A: Any) -> Slogdet:
+    """Return the sign and log ||A||: log ||A|| + t - tr E E / 2, with E and t as in :func:`det`."""
+    xp = namespace_of(A)
+    sign, logabsdet = xp.linalg.slogdet(plain(A))
+    if xp.isdtype(A.dtype, "complex floating"):
+        # |det| is not holomorphic. Next to the real axis, +-det is: keep the sign, move the
+        # rest of the phase into the logarithm.
+        real_sign = xp.astype(xp.sign(xp.real(sign)), A.dtype)
+        logabsdet, sign = logabsdet + xp.log(sign * real_sign), real_sign
+    if not is_traced(A):
+        return Slogdet(sign, logabsdet)
+    t, t2 = _traces(A)
+    return Slogdet(sign, with_value(t - 0.5 * t2, logabsdet))
+
+
+@differentiable_linalg
+def cholesky(A: Any, upper: bool = False) -> Array:
+    """Return the factor L of A = L L'; of the symmetric part, if A is traced.
+
+    With E = L^-1 dA L^-T and P(X) the lower triangle of X with half its diagonal, the factor of
+    I + E is I + F + G + ..., where F = P(E) and G = -P(F F').
+    """
+    xp = namespace_of(A)
+    if xp.isdtype(A.dtype, "complex floating"):
+        raise NotDifferentiable(
+            "linalg.cholesky conjugates, so that it is not a holomorphic function of a complex "
+            "array: use linalg.solve and linalg.slogdet under a complex step"
+        )
+    if not is_traced(A):
+        return xp.linalg.cholesky(A, upper=upper)
+    L = xp.linalg.cholesky(plain(A))
+    to_left = _solver(L)
+    dA = _displacement(A)
+    E = to_left(matrix_transpose(to_left(0.5 * (dA + matrix_transpose(dA)))))
+    below = xp.tril(xp.ones(A.shape[-2:], dtype=A.dtype, device=A.device))
+    half = below - 0.5 * xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    F = E * half
+    G = (F @ matrix_transpose(F)) * -half
+    factor = with_value(matmul(L, F + G), L)
+    return matrix_transpose(factor) if upper else factor
+
+
+# Norms, traces -------------------------------------------------------------------------------
+
+
+@differentiable_linalg
+def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Array:
+    """Return the norm (sum |x|^ord)^(1/ord); its derivatives are 0 where it is 0."""
+    xp = namespace_of(x)
+    if ord == math.inf:
+        return max_(abs(x), axis, keepdims)
+    if ord == -math.inf:
+        return min_(abs(x), axis, keepdims)
+    if ord == 1:
+        return sum_(abs(x), axis, keepdims=keepdims)
+    if ord <= 0:
+        raise NotDifferentiable(f"linalg.vector_norm with ord={ord} has no derivative: use ord > 0")
+    # A constant scale changes no derivative, and keeps the powers from over- and underflow.
+    scale = xp.max(xp.abs(plain(x)), axis=axis, keepdims=True)
+    scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
+    if ord == 2:
+        unit = x / scale
+        norm = root(sum_(unit * unit, axis, keepdims=True)) * scale
+    else:
+        total = sum_(abs(x / scale) ** float(ord), axis, keepdims=True)
+        zero = plain(total) == 0
+        one = xp.ones((), dtype=x.dtype, device=x.device)
+        norm = where(zero, 0.0 * one, where(zero, one, total) ** (1.0 / ord)) * scale
+    return norm if keepdims else squeeze(norm, axes_of(axis, x.ndim))
+
+
+@differentiable_linalg
+def matrix_norm(x: Any, keepdims: bool = False, ord: Any = "fro") -> Array:
+    """Return the Frobenius norm of matrices."""
+    if ord != "fro":
+        raise NotDifferentiable(
+            f"linalg.matrix_norm with ord={ord!r} has no derivative rule on the tape: use 'fro'"
+        )
+    return vector_norm(x, (-2, -1), keepdims)
+
+
+@differentiable_linalg
+def trace(x: Any, offset: int = 0, dtype: Any = None) -> Array:
+    """Return the sums of matrices' diagonals."""
+    return sum_(diagonal(x, offset, -2, -1), -1, dtype)
+
+
+FUNCTIONS["linalg.diagonal"] = partial(diagonal, axis1=-2, axis2=-1)
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def _displacement(A: Any) -> Any:
+    """Return dA: zero here, and it moves as A does."""
+    return with_value(A, namespace_of(A).zeros_like(plain(A)))
+
+
+def _solver(A: Any) -> Callable[[Any], Any]:
+    """Return the linear map X -> A^-1 X for A a constant."""
+    return partial(apply, LINEAR["solve"], A=plain(A))
+
+
+def _traces(A: Any) -> tuple[Any, Any]:
+    """Return tr E and tr E E for E = A^-1 dA."""
+    E = _solver(A)(_displacement(A))
+    return trace(E), sum_(E * matrix_transpose(E), (-2, -1))

@@ -1,0 +1,185 @@
+"""The oracle of the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from ...core.arrays import Array, Namespace, is_array
+from ...core.oracle import (
+    GAUSS_NEWTON_PRODUCTS,
+    HESSIAN_PRODUCTS,
+    Objective,
+    Oracle,
+    Point,
+    check_scalar,
+)
+from ...core.structure import Structure
+from .graph import Tape
+from .record import check_tape, plain
+from .traced import Traced
+
+
+class TapeOracle(Oracle):
+    """Differentiates a function of arrays of any array-API namespace.
+
+    Parameters
+    ----------
+    objective : Objective
+        The user's functions.
+    structure : Structure
+        Of the parameters.
+
+    Notes
+    -----
+    Arrays that the function reads besides its parameters are kept by reference while the point
+    lives: a buffer that the function itself overwrites between two uses gives wrong
+    derivatives, so it should make new arrays instead.
+    """
+
+    def __init__(self, objective: Objective, structure: Structure) -> None:
+        super().__init__(structure)
+        self.objective = objective
+        if objective.composite:
+            self.products = HESSIAN_PRODUCTS | GAUSS_NEWTON_PRODUCTS
+
+    def at(self, x: Array, *data: Any) -> TapePoint:
+        """Run the function once on traced parameters; the gradient waits until it is asked for."""
+        self.structure.check(x)
+        xp = self.structure.xp
+        leaves = self.structure.split(xp.asarray(x, copy=True))
+        return TapePoint(self, leaves, data)
+
+    def value(self, x: Array, *data: Any) -> Array:
+        """Run the function on plain arrays."""
+        value = self.objective(self.unravel(x), *data)
+        self.check_value(value)
+        return self.structure.xp.asarray(value, copy=True)
+
+    def check_value(self, value: Any) -> None:
+        """Raise unless the function, or the loss, returned a scalar of the right dtype."""
+        check_scalar(value, self.structure, "loss" if self.objective.composite else "fun")
+
+    def check_outputs(self, outputs: Any) -> None:
+        """Raise unless the model returned one array of the right dtype."""
+        if not is_array(outputs):
+            raise TypeError(
+                f"model returned a {type(outputs).__name__}; one array is needed: join several "
+                "with concat or stack"
+            )
+        if outputs.dtype != self.structure.dtype:
+            raise TypeError(
+                f"model returned {outputs.dtype} for parameters of {self.structure.dtype}; cast "
+                f"the data to {self.structure.dtype}: nothing is cast silently"
+            )
+
+
+class TapePoint(Point):
+    """A function recorded at one place: on one tape, or on the model's and then the loss's.
+
+    The reverse sweep of the gradient is run once, when first needed, and leaves its cotangents
+    on the tapes; a Hessian product is then a tangent and a tangent-of-reverse sweep.
+    """
+
+    def __init__(self, oracle: TapeOracle, leaves: Sequence[Array], data: tuple[Any, ...]) -> None:
+        super().__init__(oracle)
+        self._structure = structure = oracle.structure
+        self._xp = structure.xp
+        objective = oracle.objective
+
+        def model(*leaves: Any) -> Any:
+            return objective.outputs(structure.build(leaves), data)
+
+        def loss(outputs: Any) -> Any:
+            return objective.loss_of(outputs, data)
+
+        def fun(*leaves: Any) -> Any:
+            return objective(structure.build(leaves), *data)
+
+        if objective.composite:
+            self._model, self._outputs = _record(self._xp, model, leaves, oracle.check_outputs)
+            self._loss, self._value = _record(self._xp, loss, [self._outputs], oracle.check_value)
+            self._tapes = [self._model, self._loss]
+        else:
+            self._loss, self._value = _record(self._xp, fun, leaves, oracle.check_value)
+            self._tapes = [self._loss]
+
+    @property
+    def value(self) -> Array:
+        """The function, a 0-d array."""
+        return self._xp.asarray(self._value, copy=True)
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, of shape (n,)."""
+        return self._structure.join(self._cotangents, copy=True)
+
+    @property
+    def outputs(self) -> Array:
+        """The model's outputs, flattened to shape (m,)."""
+        if not self.oracle.products >= GAUSS_NEWTON_PRODUCTS:
+            return super().outputs  # raises, and says why there are none
+        return self._flat(self._outputs)
+
+    @cached_property
+    def _loss_cotangents(self) -> list[Array]:
+        one = self._xp.ones((), dtype=self._structure.dtype, device=self._structure.device)
+        return self._loss.reverse(one, keep=True)
+
+    @cached_property
+    def _cotangents(self) -> list[Array]:
+        if self._loss is self._tapes[0]:
+            return self._loss_cotangents
+        return self._model.reverse(self._loss_cotangents[0], keep=True)
+
+    def _hvp(self, v: Array) -> Array:
+        _ = self._cotangents  # the sweeps below need them on the tapes
+        seeds = self._structure.split(v)
+        tangents = []
+        for tape in self._tapes:
+            tangents.append(tape.tangent(seeds))
+            seeds = [tangents[-1][tape.output.slot]]
+        seed = None
+        for tape, along in zip(reversed(self._tapes), reversed(tangents), strict=True):
+            cotangents = tape.tangent_of_reverse(along, seed)
+            seed = cotangents[0]
+        return self._structure.join(cotangents, copy=True)
+
+    def _jvp(self, v: Array) -> Array:
+        tangents = self._model.tangent(self._structure.split(v))
+        return self._flat(tangents[self._model.output.slot])
+
+    def _vjp(self, u: Array) -> Array:
+        return self._structure.join(self._model.reverse(self._like_outputs(u)), copy=True)
+
+    def _loss_hvp(self, u: Array) -> Array:
+        _ = self._loss_cotangents
+        tangents = self._loss.tangent([self._like_outputs(u)])
+        return self._flat(self._loss.tangent_of_reverse(tangents, None)[0])
+
+    def _flat(self, outputs: Array) -> Array:
+        return self._xp.asarray(self._xp.reshape(outputs, (-1,)), copy=True)
+
+    def _like_outputs(self, u: Array) -> Array:
+        return self._xp.reshape(u, tuple(self._outputs.shape))
+
+
+def _record(
+    xp: Namespace,
+    function: Callable[..., Any],
+    inputs: Sequence[Array],
+    check: Callable[[Any], None],
+) -> tuple[Tape, Array]:
+    """Run ``function`` on traced ``inputs``; return the record and what the function returned."""
+    tape = Tape(xp, inputs)
+    arguments = [Traced(tape, x, node) for x, node in zip(inputs, tape.inputs, strict=True)]
+    result = function(*arguments)
+    check(result)
+    node = None
+    if isinstance(result, Traced):
+        check_tape(tape, result)
+        node = result.node
+    value = plain(result)
+    tape.finish(node, value)
+    return tape, value

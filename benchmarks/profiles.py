@@ -1,0 +1,65 @@
+"""Performance profiles of Dolan and More (Mathematical Programming 91, 2002), table and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+RATIOS = (1, 2, 4, 8, 16, 64)
+
+
+def profile(work: Mapping[str, Sequence[float]], ratios: Sequence[float]) -> dict[str, np.ndarray]:
+    """Return, for each solver, the share of instances solved within each multiple of the best.
+
+    Parameters
+    ----------
+    work : mapping of str to sequence of float
+        Work by solver and instance, infinite where it failed.
+    ratios : sequence of float
+        Multiples tau of the least work that any of these solvers needed on the instance. No
+        instance that everybody failed counts as solved.
+    """
+    table = np.array(list(work.values()), dtype=float)
+    least = table.min(axis=0)
+    ratio = np.where(np.isfinite(table), table / np.where(np.isfinite(least), least, 1.0), np.inf)
+    shares = [(ratio <= tau).mean(axis=1) for tau in ratios]
+    return {name: np.array([share[i] for share in shares]) for i, name in enumerate(work)}
+
+
+def table(work: Mapping[str, Sequence[float]]) -> str:
+    """Return the profile as a Markdown table, in per cent, with what is solved at all last."""
+    shares = profile(work, [*RATIOS, np.finfo(float).max])
+    head = [f"within {tau} x" for tau in RATIOS] + ["at all"]
+    lines = [f"| solver | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for name, row in sorted(shares.items(), key=lambda item: -float(item[1].sum())):
+        lines.append(f"| {name} | {' | '.join(f'{100 * share:.0f}' for share in row)} |")
+    return "\n".join(lines)
+
+
+def plot(panels: Mapping[str, Mapping[str, Sequence[float]]], path: str) -> None:
+    """Draw one profile a panel and write it to ``path``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(6.5 * len(panels), 5.5), sharey=True, squeeze=False
+    )
+    ratios = 2.0 ** np.linspace(0, 8, 400)
+    for axis, (title, work) in zip(axes[0], panels.items(), strict=True):
+        for i, (name, shares) in enumerate(profile(work, ratios).items()):
+            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            width = 2.2 if name.startswith("osculant") else 1.1
+            axis.step(ratios, shares, where="post", label=name, linestyle=style, linewidth=width)
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("work, in multiples of the least of any solver")
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("share of instances")
+    axes[0, 0].set_ylim(0, 1.02)
+    axes[0, -1].legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

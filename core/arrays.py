@@ -1,0 +1,87 @@
+"""Array helpers, and the only maker of constants.
+
+A Python scalar promotes differently in each framework once it has become a 0-d array, so
+algorithms never write ``xp.asarray(0.5)``: they write ``like(x, 0.5)``, which has the dtype,
+the device and the namespace of ``x``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+#: An array of any array-API namespace. The namespaces share no base class to name here.
+Array = Any
+#: An array-API namespace, as :func:`namespace` returns it.
+Namespace = Any
+
+
+def namespace(*arrays: Array) -> Namespace:
+    """Return the array-API namespace of ``arrays``."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def is_array(x: Any) -> bool:
+    """Whether ``x`` belongs to an array-API namespace."""
+    return array_api_compat.is_array_api_obj(x)
+
+
+def like(x: Array, value: Any) -> Array:
+    """Return the 0-d array ``value`` in the dtype, device and namespace of ``x``."""
+    return namespace(x).asarray(value, dtype=x.dtype, device=array_api_compat.device(x))
+
+
+def integer_like(x: Array, value: int) -> Array:
+    """Return the 0-d int32 array ``value`` on the device and in the namespace of ``x``."""
+    xp = namespace(x)
+    return xp.asarray(value, dtype=xp.int32, device=array_api_compat.device(x))
+
+
+def boolean_like(x: Array, value: bool) -> Array:
+    """Return the 0-d boolean array ``value`` on the device and in the namespace of ``x``."""
+    xp = namespace(x)
+    return xp.asarray(value, dtype=xp.bool, device=array_api_compat.device(x))
+
+
+def eps(x: Array) -> float:
+    """Machine epsilon of ``x``'s dtype."""
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def smallest(x: Array) -> float:
+    """Smallest positive normal number of ``x``'s dtype."""
+    return float(namespace(x).finfo(x.dtype).smallest_normal)
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Return the inner product of two real vectors, as a 0-d array."""
+    return namespace(a).vecdot(a, b)
+
+
+def norm(a: Array) -> Array:
+    """Return the Euclidean norm of a vector, free of under- and overflow, as a 0-d array."""
+    xp = namespace(a)
+    scale = max_abs(a)
+    safe = xp.where((scale > 0) & xp.isfinite(scale), scale, like(a, 1.0))
+    unit = a / safe
+    return safe * xp.sqrt(dot(unit, unit))
+
+
+def max_abs(a: Array) -> Array:
+    """Return the maximum norm of a vector, as a 0-d array; NaN if any entry is."""
+    xp = namespace(a)
+    if a.shape[0] == 0:
+        return like(a, 0.0)
+    return xp.max(xp.abs(a))
+
+
+def guarded_divide(a: Array, b: Array, otherwise: float = 0.0) -> Array:
+    """Return ``a / b``, and ``otherwise`` where ``b`` is zero.
+
+    The denominator is guarded before the ``where``, so that nothing is ever divided by zero
+    (an untaken branch would still warn, and still poison a derivative).
+    """
+    xp = namespace(b)
+    zero = b == 0
+    return xp.where(zero, like(b, otherwise), a / xp.where(zero, like(b, 1.0), b))

@@ -1,0 +1,52 @@
+"""Control flow that one algorithm can use eagerly and under a tracer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .arrays import Array
+
+S = TypeVar("S")
+
+
+class Flow:
+    """The eager control flow: Python's own.
+
+    A backend whose arrays can be traced (JAX) subclasses this. Algorithms call nothing else,
+    which is what lets the same text run eagerly on NumPy, CuPy and PyTorch and be compiled by
+    ``jax.jit``.
+    """
+
+    def while_loop(self, keep_going: Callable[[S], Array], step: Callable[[S], S], state: S) -> S:
+        """Return ``state`` stepped for as long as ``keep_going(state)`` holds.
+
+        Parameters
+        ----------
+        keep_going : callable
+            Maps the state to a 0-d boolean array.
+        step : callable
+            Maps the state to the next one, with the same structure, shapes and dtypes.
+        state : NamedTuple of arrays
+        """
+        while bool(keep_going(state)):
+            state = step(state)
+        return state
+
+    def cond(self, predicate: Array, on_true: Callable[..., S], on_false: Callable[..., S], *operands: Any) -> S:
+        """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
+        return on_true(*operands) if bool(predicate) else on_false(*operands)
+
+    def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
+        """Return ``function`` compiled, if the framework compiles; the eager one returns it as it is.
+
+        Parameters
+        ----------
+        function : callable
+        static : tuple of int
+            Positions of the hashable arguments that are not arrays.
+        """
+        return function
+
+
+EAGER = Flow()

@@ -1,0 +1,1 @@
+"""What makes a local method safe from afar: radii, ratios, step lengths."""

@@ -1,0 +1,1 @@
+"""Krylov iterations on curvature products: each a function of a matvec, a gradient and a flow."""

@@ -1,0 +1,114 @@
+"""Conjugate gradients that stop at the first direction of negative curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace
+from ..flow import Flow
+
+
+class Search(NamedTuple):
+    """A Krylov search for d in H d = -g."""
+
+    d: Array
+    """The direction so far."""
+    Hd: Array
+    """H d, without any momentum."""
+    r: Array
+    """Residual that CG works on."""
+    p: Array
+    """Next conjugate direction."""
+    rr: Array
+    """r'r."""
+    curvature: Array
+    """p'Hp of the last direction tried, per unit of p'p."""
+    iterations: Array
+    """Products H v so far."""
+    negative: Array
+    """Whether negative curvature ended it."""
+    done: Array
+
+
+def start(r: Array) -> Search:
+    """Return the search at d = 0 with residual ``r`` (minus the gradient)."""
+    zeros = namespace(r).zeros_like(r)
+    return Search(
+        d=zeros,
+        Hd=zeros,
+        r=r,
+        p=r,
+        rr=dot(r, r),
+        curvature=like(r, 0.0),
+        iterations=integer_like(r, 0),
+        negative=boolean_like(r, False),
+        done=boolean_like(r, False),
+    )
+
+
+def early_cg(
+    matvec: Callable[[Array], Array],
+    search: Search,
+    *,
+    tolerance: Array,
+    maxiter: Any,
+    flatness: float,
+    flow: Flow,
+) -> Search:
+    """Run CG on H d = r until it converges or meets negative curvature.
+
+    Parameters
+    ----------
+    matvec : callable
+        Maps v of shape (n,) to H v.
+    search : Search
+        Where to go on from; :func:`start` makes a new one.
+    tolerance : 0-d array
+        Stop once \\|r\\| is at most this.
+    maxiter : int or 0-d integer array
+        Most products.
+    flatness : float
+        Curvature p'Hp / p'p below which the direction counts as flat.
+    flow : Flow
+
+    Returns
+    -------
+    Search
+        The last one; a non-finite product ends it as negative curvature does.
+
+    Notes
+    -----
+    Shen et al. 2020, Algorithm 1, lines 12-27. In a flat direction the iteration is given a
+    *temporary momentum*: mu |p|^2 is added to the curvature, and mu p to H p, for this
+    iteration only, with mu = |p|, the search's own speed.
+    """
+    xp = namespace(search.d)
+
+    def keep_going(c: Search) -> Array:
+        return ~c.done & (c.iterations < maxiter)
+
+    def iterate(c: Search) -> Search:
+        Hp = matvec(c.p)
+        pp, pHp = dot(c.p, c.p), dot(c.p, Hp)
+        negative = ~(pHp >= 0)  # also when it is not a number
+        flat = pHp < flatness * pp
+        mu = xp.where(flat, xp.sqrt(pp), like(pp, 0.0))
+        a = xp.where(negative, like(pp, 0.0), guarded_divide(c.rr, pHp + mu * pp))
+        Hp = xp.where(negative, xp.zeros_like(Hp), Hp)
+        r = c.r - a * (Hp + mu * c.p)
+        rr = dot(r, r)
+        p = r + guarded_divide(rr, c.rr) * c.p
+        return Search(
+            d=c.d + a * c.p,
+            Hd=c.Hd + a * Hp,
+            r=r,
+            p=xp.where(negative, c.p, p),
+            rr=rr,
+            curvature=guarded_divide(pHp, pp),
+            iterations=c.iterations + 1,
+            negative=negative,
+            done=negative | (rr <= tolerance * tolerance),
+        )
+
+    return flow.while_loop(keep_going, iterate, search)

@@ -1,0 +1,130 @@
+"""Truncated conjugate gradients for the trust-region subproblem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace, norm
+from ..flow import Flow
+
+
+class Subproblem(NamedTuple):
+    """An approximate minimiser s of m(s) = g's + s'Bs/2 within a radius."""
+
+    step: Array
+    """s, of shape (n,)."""
+    slope: Array
+    """g's."""
+    curvature: Array
+    """s'Bs."""
+    on_boundary: Array
+    """Whether the radius stopped the iteration."""
+    iterations: Array
+    """Products B v that it took."""
+
+
+class _CG(NamedTuple):
+    s: Array
+    r: Array  # g + B s
+    p: Array
+    rr: Array
+    k: Array
+    on_boundary: Array
+    done: Array
+
+
+def steihaug(
+    matvec: Callable[[Array], Array],
+    g: Array,
+    radius: Array,
+    *,
+    rtol: Array,
+    maxiter: Any,
+    flow: Flow,
+) -> Subproblem:
+    """Minimise m(s) = g's + s'Bs/2 over |s| <= radius by Steihaug-Toint truncated CG.
+
+    Parameters
+    ----------
+    matvec : callable
+        Maps v of shape (n,) to B v.
+    g : array of shape (n,)
+        Gradient.
+    radius : 0-d array
+        Trust radius, positive.
+    rtol : 0-d array
+        Stop once \\|g + B s\\| <= rtol \\|g\\|.
+    maxiter : int or 0-d integer array
+        Most products; 0 returns s = 0.
+    flow : Flow
+
+    Returns
+    -------
+    Subproblem
+
+    Notes
+    -----
+    Steihaug, SIAM J. Numer. Anal. 20 (1983) 626-637; Conn, Gould and Toint, Trust-Region
+    Methods (2000), Algorithm 7.5.1. Deviations: the iteration runs on g/|g|, so that squares
+    neither under- nor overflow; a product that is not finite is taken for zero curvature, so
+    that the step goes on to the boundary and the ratio test judges it.
+    """
+    xp = namespace(g)
+    g_norm = norm(g)
+    scale = xp.where(g_norm > 0, g_norm, like(g, 1.0))
+    unit, reach = g / scale, radius / scale
+
+    def keep_going(c: _CG) -> Array:
+        return ~c.done & (c.k < maxiter)
+
+    def iterate(c: _CG) -> _CG:
+        Bp = matvec(c.p)
+        pBp = dot(c.p, Bp)
+        finite = xp.isfinite(pBp)
+        Bp = xp.where(finite, Bp, xp.zeros_like(Bp))
+        pBp = xp.where(finite, pBp, like(g, 0.0))
+        alpha = guarded_divide(c.rr, pBp)
+        beyond = c.s + alpha * c.p
+        leaves = (pBp <= 0) | (dot(beyond, beyond) >= reach * reach)
+        alpha = xp.where(leaves, _to_boundary(c.s, c.p, reach), alpha)
+        s, r = c.s + alpha * c.p, c.r + alpha * Bp
+        rr = dot(r, r)
+        return _CG(
+            s=s,
+            r=r,
+            p=guarded_divide(rr, c.rr) * c.p - r,
+            rr=rr,
+            k=c.k + 1,
+            on_boundary=leaves,
+            done=leaves | (rr <= rtol * rtol),
+        )
+
+    start = _CG(
+        s=xp.zeros_like(g),
+        r=unit,
+        p=-unit,
+        rr=dot(unit, unit),
+        k=integer_like(g, 0),
+        on_boundary=boolean_like(g, False),
+        done=~(g_norm > 0),
+    )
+    end = flow.while_loop(keep_going, iterate, start)
+    slope = dot(unit, end.s)
+    return Subproblem(
+        step=scale * end.s,
+        slope=scale * scale * slope,
+        curvature=scale * scale * (dot(end.s, end.r) - slope),
+        on_boundary=end.on_boundary,
+        iterations=end.k,
+    )
+
+
+def _to_boundary(s: Array, p: Array, radius: Array) -> Array:
+    """Return the tau >= 0 at which |s + tau p| = radius, for s inside; free of cancellation."""
+    xp = namespace(s)
+    zero = like(s, 0.0)
+    a, b = dot(p, p), dot(s, p)
+    c = xp.maximum(radius * radius - dot(s, s), zero)
+    root = xp.sqrt(b * b + a * c)
+    return xp.where(b > 0, guarded_divide(c, b + root), guarded_divide(root - b, a))

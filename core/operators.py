@@ -1,0 +1,99 @@
+"""Matrix-free operator views of curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .arrays import Array
+from .structure import Structure
+
+
+class Operator:
+    """A symmetric n x n matrix known by its products: ``scale * A + shift * I``.
+
+    Parameters
+    ----------
+    product : callable
+        Maps V of shape (n,) or (n, k) to A V.
+    structure : Structure
+        Size, dtype and namespace of the vectors.
+    scale, shift : float
+        Coefficients of A and of the identity.
+
+    Examples
+    --------
+    >>> import numpy as np, osculant
+    >>> pt = osculant.oracle(lambda x: (x**4).sum(), np.ones(2)).at(np.ones(2))
+    >>> (pt.H + 0.5) @ np.array([1.0, 0.0])
+    array([12.5,  0. ])
+    """
+
+    def __init__(
+        self,
+        product: Callable[[Array], Array],
+        structure: Structure,
+        scale: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
+        self._product = product
+        self.structure = structure
+        self.scale = scale
+        self.shift = shift
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return (self.structure.size, self.structure.size)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the vectors."""
+        return self.structure.dtype
+
+    def __matmul__(self, V: Array) -> Array:
+        result = self._product(V)
+        if self.scale != 1.0:
+            result = self.scale * result
+        return result + self.shift * V if self.shift != 0.0 else result
+
+    def __add__(self, shift: float) -> Operator:
+        return self._with(self.scale, self.shift + _real(shift))
+
+    __radd__ = __add__
+
+    def __sub__(self, shift: float) -> Operator:
+        return self + (-_real(shift))
+
+    def __mul__(self, factor: float) -> Operator:
+        return self._with(self.scale * _real(factor), self.shift * _real(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Operator:
+        return self * -1.0
+
+    def _with(self, scale: float, shift: float) -> Operator:
+        return Operator(self._product, self.structure, scale, shift)
+
+    def to_scipy(self) -> Any:
+        """Return a :class:`scipy.sparse.linalg.LinearOperator` over NumPy arrays.
+
+        Raises
+        ------
+        TypeError
+            If the arrays live on an accelerator: SciPy's solvers run on the host, and nothing
+            is moved between devices silently.
+        """
+        from ..adapters.scipy_adapter import linear_operator
+
+        return linear_operator(self)
+
+
+def _real(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"an operator is shifted and scaled by real numbers, not by {type(value).__name__}"
+        ) from error

@@ -1,0 +1,302 @@
+"""The contract: an oracle linearises a function at a point; the point answers products.
+
+To plug in derivatives of your own, subclass :class:`Oracle` with two methods (``at`` and
+``value``) and :class:`Point` with the primitives you have. Everything else is derived here,
+once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, NamedTuple
+
+from .arrays import Array, dot, namespace
+from .errors import ProductUnavailable
+from .flow import EAGER, Flow
+from .operators import Operator
+from .structure import Structure, check_vector
+
+
+class Product(StrEnum):
+    """What a point can be asked for."""
+
+    GRAD = "grad"
+    HVP = "hvp"
+    VHV = "vhv"
+    GGN = "ggn"
+    VGV = "vgv"
+    JVP = "jvp"
+    VJP = "vjp"
+    LOSS_HVP = "loss_hvp"
+
+
+#: The products of a plain scalar function.
+HESSIAN_PRODUCTS = frozenset({Product.GRAD, Product.HVP, Product.VHV})
+#: The products that need the function to be given as ``loss`` of a ``model``.
+GAUSS_NEWTON_PRODUCTS = frozenset(
+    {Product.GGN, Product.VGV, Product.JVP, Product.VJP, Product.LOSS_HVP}
+)
+
+
+class Objective(NamedTuple):
+    """The user's functions: either ``fun``, or the composition ``loss(model(params))``.
+
+    ``fun(params, *data)`` returns a scalar. In a composition the last of the data belongs to
+    the loss and all before it to the model: ``loss(model(params, *data[:-1]), data[-1])``;
+    without data it is ``loss(model(params))``.
+    """
+
+    fun: Callable[..., Any] | None = None
+    model: Callable[..., Any] | None = None
+    loss: Callable[..., Any] | None = None
+
+    @property
+    def composite(self) -> bool:
+        """Whether it is a composition, so that it has Gauss-Newton products."""
+        return self.fun is None
+
+    def outputs(self, params: Any, data: tuple[Any, ...]) -> Any:
+        """Return the model's outputs."""
+        assert self.model is not None
+        return self.model(params, *data[:-1])
+
+    def loss_of(self, outputs: Any, data: tuple[Any, ...]) -> Any:
+        """Return the loss of the model's outputs."""
+        assert self.loss is not None
+        return self.loss(outputs, *data[-1:])
+
+    def __call__(self, params: Any, *data: Any) -> Any:
+        """Return the scalar."""
+        if self.fun is not None:
+            return self.fun(params, *data)
+        return self.loss_of(self.outputs(params, data), data)
+
+
+class Oracle(ABC):
+    """Answers value, gradient and curvature products of one function of a flat vector.
+
+    Attributes
+    ----------
+    structure : Structure
+        Between the user's tree of parameters and the vector of shape (n,).
+    products : frozenset of Product
+        What its points can be asked for.
+    flow : Flow
+        Control flow for algorithms that run on this oracle's arrays.
+    """
+
+    flow: Flow = EAGER
+    products: frozenset[Product] = HESSIAN_PRODUCTS
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+
+    @abstractmethod
+    def at(self, x: Array, *data: Any) -> Point:
+        """Linearise once at ``x``, of shape (n,); the point's products reuse that.
+
+        Costs no more than one gradient. The point stays valid after ``x`` is overwritten.
+        """
+
+    @abstractmethod
+    def value(self, x: Array, *data: Any) -> Array:
+        """Return the function at ``x`` as a 0-d array, by a forward pass that keeps nothing."""
+
+    @property
+    def size(self) -> int:
+        """The number n of parameters."""
+        return self.structure.size
+
+    @property
+    def groups(self) -> Mapping[str, slice]:
+        """Where each of the user's tensors lies in the vector, by name."""
+        return self.structure.groups
+
+    def ravel(self, tree: Any) -> Array:
+        """Return a tree of parameters as a new vector of shape (n,)."""
+        return self.structure.ravel(tree)
+
+    def unravel(self, vector: Array) -> Any:
+        """Return a vector of shape (n,) as a new tree of parameters."""
+        return self.structure.unravel(vector)
+
+
+class Point(ABC):
+    """A function linearised at one place.
+
+    A backend supplies :attr:`value`, :attr:`grad` and whichever of ``_hvp``, ``_jvp``, ``_vjp``
+    and ``_loss_hvp`` it has, each for one vector, and declares them in ``oracle.products``.
+    The k-at-once forms, the quadratic forms and Gauss-Newton are derived from these.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        Whose point it is.
+    """
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle = oracle
+
+    # What a backend supplies -------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def value(self) -> Array:
+        """The function, a 0-d array."""
+
+    @property
+    @abstractmethod
+    def grad(self) -> Array:
+        """The gradient, of shape (n,)."""
+
+    @property
+    def outputs(self) -> Array:
+        """The model's outputs, flattened to shape (m,)."""
+        raise self._unavailable(Product.JVP)
+
+    def _hvp(self, v: Array) -> Array:
+        raise self._unavailable(Product.HVP)
+
+    def _jvp(self, v: Array) -> Array:
+        raise self._unavailable(Product.JVP)
+
+    def _vjp(self, u: Array) -> Array:
+        raise self._unavailable(Product.VJP)
+
+    def _loss_hvp(self, u: Array) -> Array:
+        raise self._unavailable(Product.LOSS_HVP)
+
+    def _ggn(self, v: Array) -> Array:
+        return self._vjp(self._loss_hvp(self._jvp(v)))
+
+    def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
+        """Apply ``product`` to each column of ``V``; a backend that vectorises overrides this."""
+        xp = namespace(V)
+        return xp.stack([product(V[:, j]) for j in range(V.shape[1])], axis=1)
+
+    # What is derived ---------------------------------------------------------------------
+
+    def hvp(self, V: Array) -> Array:
+        """Return H V, for V of shape (n,) or (n, k)."""
+        return self._apply(Product.HVP, self._hvp, V)
+
+    def ggn(self, V: Array) -> Array:
+        """Return G V = J' H_L J V, for V of shape (n,) or (n, k).
+
+        J is the Jacobian of the model and H_L the Hessian of the loss at the model's outputs.
+        """
+        return self._apply(Product.GGN, self._ggn, V)
+
+    def jvp(self, V: Array) -> Array:
+        """Return J V, of shape (m,) or (m, k), for V of shape (n,) or (n, k)."""
+        return self._apply(Product.JVP, self._jvp, V)
+
+    def vjp(self, U: Array) -> Array:
+        """Return J' U, of shape (n,) or (n, k), for U of shape (m,) or (m, k)."""
+        return self._apply(Product.VJP, self._vjp, U, of_outputs=True)
+
+    def loss_hvp(self, U: Array) -> Array:
+        """Return H_L U, for U of shape (m,) or (m, k)."""
+        return self._apply(Product.LOSS_HVP, self._loss_hvp, U, of_outputs=True)
+
+    def vhv(self, V: Array) -> Array:
+        """Return v' H v for each column v of V: 0-d for V of shape (n,), (k,) for (n, k)."""
+        self._require(Product.VHV)
+        return _columnwise_dot(V, self.hvp(V))
+
+    def vgv(self, V: Array) -> Array:
+        """Return v' G v for each column v of V, as :meth:`vhv` does; one JVP each, no VJP."""
+        self._require(Product.VGV)
+        JV = self.jvp(V)
+        return _columnwise_dot(JV, self.loss_hvp(JV))
+
+    @property
+    def H(self) -> Operator:
+        """The Hessian as an operator: ``pt.H @ V``, ``(pt.H + 0.1).to_scipy()``."""
+        self._require(Product.HVP)
+        return Operator(self.hvp, self.oracle.structure)
+
+    @property
+    def G(self) -> Operator:
+        """The generalised Gauss-Newton matrix as an operator."""
+        self._require(Product.GGN)
+        return Operator(self.ggn, self.oracle.structure)
+
+    # ---------------------------------------------------------------------------------------
+
+    def _apply(
+        self,
+        product: Product,
+        primitive: Callable[[Array], Array],
+        V: Array,
+        *,
+        of_outputs: bool = False,
+    ) -> Array:
+        self._require(product)
+        structure = self.oracle.structure
+        size = self.outputs.shape[0] if of_outputs else structure.size
+        check_vector(
+            V, size, structure.dtype, structure.xp, columns=True, name=f"the argument of {product}"
+        )
+        return primitive(V) if V.ndim == 1 else self._columns(primitive, V)
+
+    def _require(self, product: Product) -> None:
+        if product not in self.oracle.products:
+            raise self._unavailable(product)
+
+    _remedies: ClassVar[dict[Product, str]] = {
+        product: (
+            "Gauss-Newton products need the function as a composition: build the oracle with "
+            "osculant.oracle(model=..., loss=..., params=...)"
+        )
+        for product in GAUSS_NEWTON_PRODUCTS
+    }
+
+    def _unavailable(self, product: Product) -> ProductUnavailable:
+        remedy = self._remedies.get(
+            product, "the NumPy, PyTorch and JAX backends supply it: see osculant.backends"
+        )
+        return ProductUnavailable(
+            f"{type(self.oracle).__name__} has no {product}; {remedy}. "
+            f"It has: {', '.join(sorted(self.oracle.products))}."
+        )
+
+
+def _columnwise_dot(A: Array, B: Array) -> Array:
+    return dot(A, B) if A.ndim == 1 else namespace(A).sum(A * B, axis=0)
+
+
+def check_scalar(value: Any, structure: Structure, name: str = "fun") -> None:
+    """Raise unless ``value``, returned by the user's function, is a scalar of the right dtype."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        raise TypeError(
+            f"{name} returned a {type(value).__name__}, which carries no derivative; compute it "
+            "with the array functions of its argument, without float() or .item()"
+        )
+    if tuple(shape) != ():
+        raise ValueError(
+            f"{name} returned shape {tuple(shape)}; a scalar of shape () is needed: "
+            "sum or average it, or build the oracle with model= and loss="
+        )
+    _check_dtype(value, structure, name)
+
+
+def check_outputs(outputs: Any, structure: Structure, name: str = "model") -> None:
+    """Raise unless ``outputs``, returned by the user's model, is one array of the right dtype."""
+    if not hasattr(outputs, "shape"):
+        raise TypeError(
+            f"{name} returned a {type(outputs).__name__}; one array of outputs is needed: "
+            "concatenate them, or build the oracle from a single fun, without Gauss-Newton products"
+        )
+    _check_dtype(outputs, structure, name)
+
+
+def _check_dtype(result: Any, structure: Structure, name: str) -> None:
+    if result.dtype != structure.dtype:
+        raise TypeError(
+            f"{name} returned {result.dtype} for parameters of {structure.dtype}; cast the data to "
+            f"{structure.dtype}, or the parameters to {result.dtype}: nothing is cast silently"
+        )

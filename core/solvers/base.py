@@ -1,0 +1,93 @@
+"""What every solver is: hyper-parameters, an ``init`` and a pure ``step``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..arrays import Array, integer_like, max_abs, namespace
+from ..oracle import Oracle, Point, Product
+from ..result import Counts, Status
+
+
+class State(Protocol):
+    """Fields that every solver's state has; it is a NamedTuple of 0-d and 1-d arrays."""
+
+    @property
+    def x(self) -> Array:
+        """Parameters, of shape (n,)."""
+
+    @property
+    def value(self) -> Array:
+        """Function where the last step started (where it also stays, if the step was rejected)."""
+
+    @property
+    def grad(self) -> Array:
+        """Gradient where the last step started, of shape (n,)."""
+
+    @property
+    def status(self) -> Array:
+        """A :class:`~osculant.core.result.Status` as an integer."""
+
+    @property
+    def counts(self) -> Counts:
+        """Evaluations so far."""
+
+    def _replace(self, **changes: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """Base of the solvers: a frozen dataclass of hyper-parameters.
+
+    ``init`` evaluates nothing. ``step`` is pure: it linearises at ``state.x`` with the data it
+    is given, and returns the next state; it can be jitted and vmapped on JAX. No solver owns
+    an outer loop: :func:`osculant.minimize`, :func:`osculant.fit` and the adapters do.
+
+    When a step finds that its start already satisfies ``gtol``, it sets the status and leaves
+    ``x`` alone.
+    """
+
+    gtol: float = 0.0
+    """Largest absolute gradient entry at which to stop; 0 never stops, as stochastic runs want."""
+
+    @abstractmethod
+    def init(self, oracle: Oracle, x: Array, *data: Any) -> Any:
+        """Return the state to start from ``x``, of shape (n,)."""
+
+    @abstractmethod
+    def step(self, oracle: Oracle, state: Any, *data: Any) -> Any:
+        """Return the state after one iteration on ``data``."""
+
+    def needs(self) -> frozenset[Product]:
+        """Products that the oracle must offer."""
+        return frozenset({Product.GRAD})
+
+    def deterministic(self) -> Solver:
+        """Return this solver as it should run on one fixed function instead of on batches."""
+        return self
+
+    def refresh(self, oracle: Oracle, state: Any, batches: Any) -> Any:
+        """Return the state with what the solver wants to know of a whole epoch's ``batches``.
+
+        :func:`osculant.fit` calls it at the start of each epoch.
+        """
+        return state
+
+    def report(self, state: Any) -> dict[str, Array]:
+        """Return the 0-d quantities worth a column in the history (radius, step length, ...)."""
+        return {}
+
+
+def verdict(pt: Point, gtol: float) -> Array:
+    """Return the status of a start: CONVERGED, NOT_FINITE or RUNNING, as a 0-d integer."""
+    xp = namespace(pt.grad)
+    largest = max_abs(pt.grad)
+    finite = xp.isfinite(pt.value) & xp.isfinite(largest)
+    status = xp.where(
+        largest <= gtol,
+        integer_like(largest, Status.CONVERGED),
+        integer_like(largest, Status.RUNNING),
+    )
+    return xp.where(finite, status, integer_like(largest, Status.NOT_FINITE))

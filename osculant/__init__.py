@@ -1,0 +1,35 @@
+"""Second-order optimisation, written once, for every array framework.
+
+A curve and its osculating circle agree to second order. This library builds the quadratic that
+osculates a function, on NumPy, CuPy, PyTorch and JAX arrays, and optimises with it.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import backends as backends
+from .api import fit as fit
+from .api import minimize as minimize
+from .backends import oracle as oracle
+from .core.errors import BackendUnavailable as BackendUnavailable
+from .core.errors import DataFormatError as DataFormatError
+from .core.errors import NotDifferentiable as NotDifferentiable
+from .core.errors import OsculantError as OsculantError
+from .core.errors import ProductUnavailable as ProductUnavailable
+from .core.oracle import Objective as Objective
+from .core.oracle import Oracle as Oracle
+from .core.oracle import Point as Point
+from .core.oracle import Product as Product
+from .core.result import Solution as Solution
+from .core.result import Status as Status
+from .core.solvers import SGD as SGD
+from .core.solvers import Adam as Adam
+from .core.solvers import NewtonKrylov as NewtonKrylov
+from .core.solvers import Solver as Solver
+from .core.solvers import TrustRegion as TrustRegion
+
+try:
+    __version__ = version("osculant")
+except PackageNotFoundError:  # imported from a checkout that is not installed
+    __version__ = "0+unknown"
+
+del PackageNotFoundError, version

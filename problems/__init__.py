@@ -1,0 +1,29 @@
+"""What solvers are tried on: test functions, models to be trained, data sets."""
+
+from .datasets import Batches as Batches
+from .datasets import Dataset as Dataset
+from .datasets import Samples as Samples
+from .datasets import batches as batches
+from .datasets import digits as digits
+from .datasets import libsvm as libsvm
+from .datasets import load_libsvm as load_libsvm
+from .datasets import load_mnist as load_mnist
+from .datasets import mnist as mnist
+from .datasets import one_hot as one_hot
+from .datasets import signs as signs
+from .functions import rosenbrock as rosenbrock
+from .functions import rosenbrock_residuals as rosenbrock_residuals
+from .functions import rosenbrock_start as rosenbrock_start
+from .functions import sum_of_squares as sum_of_squares
+from .functions import x_minus_log as x_minus_log
+from .models import Problem as Problem
+from .models import autoencoder as autoencoder
+from .models import glorot as glorot
+from .models import logistic_regression as logistic_regression
+from .models import mlp as mlp
+from .models import ridge as ridge
+from .models import sigmoid_cross_entropy as sigmoid_cross_entropy
+from .models import softmax_cross_entropy as softmax_cross_entropy
+from .models import sparse as sparse
+from .models import squared_error as squared_error
+from .models import squared_hinge_svm as squared_hinge_svm

@@ -1,0 +1,129 @@
+"""The cost contract, in units of one forward pass: one test, three ways to count operations."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.core.arrays import namespace
+from osculant.testing.mutants import MUTANTS
+
+LAYERS, WIDTH, BATCH = 24, 128, 16
+FORWARD = LAYERS * 2 * WIDTH * WIDTH * BATCH
+
+
+def model(weights: list[Any], X: Any) -> Any:
+    for W in weights:
+        X = namespace(W).tanh(X @ W)
+    return X
+
+
+def loss(z: Any, y: Any) -> Any:
+    return 0.5 * namespace(z).sum((z - y) ** 2)
+
+
+class Counted(np.ndarray):
+    """An array that counts the operations of the matrix products it takes part in."""
+
+    flops = 0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if not all(isinstance(a, np.ndarray | np.generic | float | int) for a in inputs):
+            return NotImplemented  # a traced array knows better
+        plain = [_plain(a) for a in inputs]
+        if "out" in kwargs:
+            kwargs["out"] = tuple(_plain(a) for a in kwargs["out"])
+        result = getattr(ufunc, method)(*plain, **kwargs)
+        if ufunc in (np.matmul, np.vecdot, np.matvec, np.vecmat):
+            # each entry of the result is a sum over the axis that is gone
+            Counted.flops += 2 * result.size * plain[0].shape[-1]
+        return np.asarray(result).view(Counted)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        assert function not in (np.dot, np.einsum, np.inner, np.tensordot), "not counted"
+        return super().__array_function__(function, types, args, kwargs)
+
+
+def _plain(a: Any) -> Any:
+    return a.view(np.ndarray) if isinstance(a, Counted) else a
+
+
+class NumpyMeter:
+    def array(self, a: np.ndarray) -> Any:
+        return a.copy().view(Counted)
+
+    def flops(self, call: Any, *args: Any) -> float:
+        Counted.flops = 0
+        call(*args)
+        return Counted.flops
+
+
+class TorchMeter:
+    def __init__(self) -> None:
+        self.torch = pytest.importorskip("torch")
+
+    def array(self, a: np.ndarray) -> Any:
+        return self.torch.asarray(a)
+
+    def flops(self, call: Any, *args: Any) -> float:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            call(*args)
+        return counter.get_total_flops()
+
+
+class JaxMeter:
+    """Counts all operations of the compiled function, elementwise ones as well."""
+
+    def __init__(self) -> None:
+        self.jax = pytest.importorskip("jax")
+
+    def array(self, a: np.ndarray) -> Any:
+        return self.jax.numpy.asarray(a)
+
+    def flops(self, call: Any, *args: Any) -> float:
+        return self.jax.jit(call).lower(*args).compile().cost_analysis()["flops"]
+
+
+def _array(meter: Any, seed: int, *shape: int) -> Any:
+    normal = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return meter.array(normal / WIDTH**0.5)
+
+
+def _problem(meter: Any) -> tuple[Any, Any, Any, tuple[Any, Any]]:
+    """Return an oracle, parameters, a direction and data."""
+    weights = [_array(meter, seed, WIDTH, WIDTH) for seed in range(LAYERS)]
+    oracle = osculant.oracle(model=model, loss=loss, params=weights)
+    x, v = _array(meter, 30, oracle.size), _array(meter, 31, oracle.size)
+    return oracle, x, v, (_array(meter, 32, BATCH, WIDTH), _array(meter, 33, BATCH, WIDTH))
+
+
+@pytest.mark.parametrize("meter_of", [NumpyMeter, TorchMeter, JaxMeter])
+def test_cost_in_forward_passes(meter_of: Any) -> None:
+    meter = meter_of()
+    oracle, x, v, data = _problem(meter)
+
+    def cost(call: Any, *args: Any) -> float:
+        return meter.flops(call, *args) / FORWARD
+
+    assert 0.99 < cost(oracle.value, x, *data) < 1.01
+    gradient = cost(lambda x, *data: oracle.at(x, *data).grad, x, *data)
+    assert 2.9 < gradient <= 3
+    assert cost(lambda x, *data: oracle.at(x, *data).value, x, *data) <= gradient
+
+    point = oracle.at(x, *data)
+    _ = point.grad  # which a backend may leave for when it is first asked for
+    assert 5 < cost(point.hvp, v) <= 6
+    assert 5 < cost(point.vhv, v) <= 6
+    assert 3 < cost(point.ggn, v) <= 4
+    assert 1 < cost(point.vgv, v) <= 2
+
+
+@pytest.mark.parametrize("meter_of", [NumpyMeter, TorchMeter])
+def test_evaluating_again_is_noticed(meter_of: Any) -> None:
+    meter = meter_of()
+    oracle, x, v, data = _problem(meter)
+    point = MUTANTS["Reevaluates"].wrap(oracle).at(x, *data)
+    assert meter.flops(point.hvp, v) / FORWARD > 8

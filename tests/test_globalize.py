@@ -1,0 +1,169 @@
+"""Trust radius, Taylor ratio and the recheck against rounding, on functions of one variable."""
+
+import numpy as np
+import pytest
+
+from osculant.core.flow import EAGER
+from osculant.core.globalize.reduction import recheck
+from osculant.core.globalize.taylor_ratio import taylor_step
+from osculant.core.globalize.trust_radius import initial_radius, search_radius
+from osculant.core.krylov.steihaug import Subproblem
+
+YES = np.asarray(True)
+
+
+def model(step, slope, curvature, on_boundary=False):
+    return Subproblem(
+        np.asarray([step]),
+        np.asarray(slope),
+        np.asarray(curvature),
+        np.asarray(on_boundary),
+        np.asarray(1, np.int32),
+    )
+
+
+def search(f, df, x, subproblem, radius=1.0, **options):
+    calls = {"values": 0, "gradients": 0}
+
+    def value_at(s):
+        calls["values"] += 1
+        with np.errstate(invalid="ignore"):
+            return np.asarray(f(x + s[0]))
+
+    def slopes_at(s):
+        calls["gradients"] += 1
+        return np.asarray(s[0] * (df(x) + df(x + s[0])))
+
+    options = {"max_radius": 100.0, "attempts": 10, "active": YES, **options}
+    trial = search_radius(
+        value_at, slopes_at, np.asarray(f(x)), subproblem, np.asarray(radius), flow=EAGER, **options
+    )
+    assert int(trial.tries) == calls["values"] and int(trial.gradients) == calls["gradients"]
+    return trial
+
+
+def test_exact_model_on_the_boundary_doubles_the_radius():
+    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, model(-1.0, -10.0, 2.0, True))
+    assert trial.accepted and float(trial.radius) == 2.0
+
+
+def test_exact_model_in_the_interior_keeps_the_radius():
+    trial = search(lambda x: x**2, lambda x: 2 * x, 0.5, model(-0.5, -0.5, 0.5))
+    assert trial.accepted and float(trial.radius) == 1.0
+
+
+def test_radius_never_exceeds_its_maximum():
+    subproblem = model(-1.0, -10.0, 2.0, True)
+    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, subproblem, max_radius=1.5)
+    assert float(trial.radius) == 1.5
+
+
+def test_values_that_are_not_finite_are_refused_and_the_step_is_cut_in_three():
+    # x - log x at 5: the Newton step -20 and two thirds of it leave the domain.
+    trial = search(lambda x: x - np.log(x), lambda x: 1 - 1 / x, 5.0, model(-20.0, -16.0, 16.0), 50.0)
+    assert trial.accepted and int(trial.tries) == 3
+    np.testing.assert_allclose(trial.step, [-20 / 9])
+    np.testing.assert_allclose(trial.slope, -16 / 9)
+    np.testing.assert_allclose(trial.curvature, 16 / 81)
+
+
+def test_climbing_step_is_refused_until_attempts_run_out():
+    trial = search(lambda x: -x, lambda x: -1.0, 0.0, model(-1.0, -1.0, 0.0), attempts=3)
+    assert not trial.accepted and int(trial.tries) == 3
+    assert float(trial.radius) <= 0.5**3
+
+
+def test_inactive_search_tries_nothing():
+    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, model(-1.0, -10.0, 2.0), active=~YES)
+    assert not trial.accepted and int(trial.tries) == 0 and float(trial.radius) == 1.0
+
+
+def test_step_hidden_by_rounding_is_judged_by_gradients():
+    # 1e6 + x^2 at 1e-6: the decrease 1e-12 is lost in the sum.
+    def f(x):
+        return 1e6 + x**2
+
+    trial = search(f, lambda x: 2 * x, 1e-6, model(-1e-6, -2e-12, 2e-12))
+    assert trial.accepted and int(trial.gradients) == 1
+
+
+def test_recheck_leaves_a_step_alone_that_passes_or_that_fails_by_far():
+    def slopes(_):
+        raise AssertionError("no gradient is needed")
+
+    f, zero = np.asarray(1.0), np.asarray(0.0)
+    recheck(np.asarray(1e-15), np.asarray(1e-15), f, slopes, zero, np.asarray(False), EAGER)
+    recheck(np.asarray(-1.0), np.asarray(1e-15), f, slopes, zero, YES, EAGER)
+    recheck(np.asarray(-1e-15), np.asarray(1.0), f, slopes, zero, YES, EAGER)
+
+
+@pytest.mark.parametrize(("norm", "radius"), [(1e-3, 1.0), (50.0, 5.0), (1e6, 100.0)])
+def test_automatic_radius(norm, radius):
+    assert float(initial_radius(np.asarray(0.0), np.asarray(norm))) == radius
+    assert float(initial_radius(np.asarray(7.0), np.asarray(norm))) == 7.0
+
+
+def taylor(phi, dphi, slope, curvature, **options):
+    """Search along phi(s) = f(w + s d)."""
+    tried = []
+
+    def value_at(s):
+        tried.append(float(s))
+        return np.asarray(phi(float(s)))
+
+    options = {"interval": (0.05, 0.5), "attempts": 8, "active": YES, **options}
+    length = taylor_step(
+        value_at,
+        lambda s: np.asarray(float(s) * (dphi(0.0) + dphi(float(s)))),
+        np.asarray(phi(0.0)),
+        np.asarray(slope),
+        np.asarray(curvature),
+        flow=EAGER,
+        **options,
+    )
+    assert int(length.tries) == len(tried)
+    return length, tried
+
+
+def test_exact_quadratic_takes_the_full_step_at_once():
+    length, tried = taylor(lambda s: (s - 1) ** 2, lambda s: 2 * (s - 1), -2.0, 2.0)
+    assert tried == [1.0] and float(length.best) == 1.0
+    np.testing.assert_allclose(length.decrease, 1.0)
+
+
+def test_trusted_linear_function_is_stretched_as_far_as_attempts_reach():
+    length, tried = taylor(lambda s: -s, lambda s: -1.0, -1.0, 0.0, attempts=4)
+    assert tried == [1.0, 2.0, 4.0, 8.0] and float(length.best) == 8.0
+
+
+def test_ratio_above_the_interval_shrinks_into_it():
+    def phi(s):
+        return -s + 0.9 * s**3
+
+    length, tried = taylor(phi, lambda s: -1 + 2.7 * s**2, -1.0, 0.0)
+    assert len(tried) > 1 and tried == sorted(tried, reverse=True)
+    s = float(length.best)
+    ratio = 0.9 * s**3 / abs(phi(s))
+    assert ratio <= 0.5
+
+
+def test_step_that_climbs_or_is_not_finite_is_never_taken():
+    length, _ = taylor(lambda s: s, lambda s: 1.0, -1.0, 0.0)
+    assert float(length.best) == 0.0
+    length, tried = taylor(lambda s: -s if s < 0.1 else float("nan"), lambda s: -1.0, -1.0, 0.0)
+    assert 0 < float(length.best) < 0.1 and tried[0] == 1.0
+
+
+def test_stretch_that_overshoots_falls_back_on_the_best():
+    def phi(s):
+        return -s if s < 1.5 else 10.0
+
+    length, tried = taylor(phi, lambda s: -1.0, -1.0, 0.0)
+    assert tried == [1.0, 2.0] and float(length.best) == 1.0
+
+
+def test_taylor_step_hidden_by_rounding_is_judged_by_gradients():
+    length, _ = taylor(
+        lambda s: 1e6 + 1e-12 * (s - 1) ** 2, lambda s: 2e-12 * (s - 1), -2e-12, 2e-12
+    )
+    assert float(length.best) == 1.0 and int(length.gradients) == 1

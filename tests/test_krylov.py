@@ -1,0 +1,114 @@
+"""The Krylov iterations against dense linear algebra."""
+
+import numpy as np
+import pytest
+
+from osculant.core.flow import EAGER
+from osculant.core.krylov.early_cg import early_cg, start
+from osculant.core.krylov.steihaug import steihaug
+
+
+def spd(n, seed=0, low=1.0, high=10.0):
+    Q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
+    return (Q * np.linspace(low, high, n)) @ Q.T
+
+
+def solve(B, g, radius, rtol=1e-12, maxiter=100):
+    return steihaug(
+        lambda v: B @ v, g, np.asarray(radius), rtol=np.asarray(rtol), maxiter=maxiter, flow=EAGER
+    )
+
+
+@pytest.fixture
+def g():
+    return np.random.default_rng(1).normal(size=6)
+
+
+def test_interior_solution_is_the_newton_step(g):
+    B = spd(6)
+    model = solve(B, g, 1e3)
+    newton = -np.linalg.solve(B, g)
+    np.testing.assert_allclose(model.step, newton, rtol=1e-10)
+    np.testing.assert_allclose(model.slope, g @ newton, rtol=1e-10)
+    np.testing.assert_allclose(model.curvature, newton @ B @ newton, rtol=1e-10)
+    assert not model.on_boundary
+    assert int(model.iterations) == 6
+
+
+def test_small_radius_gives_the_cauchy_direction_on_the_boundary(g):
+    model = solve(spd(6), g, 1e-3)
+    np.testing.assert_allclose(model.step, -1e-3 * g / np.linalg.norm(g), rtol=1e-10)
+    assert model.on_boundary and int(model.iterations) == 1
+
+
+def test_negative_curvature_goes_to_the_boundary_and_is_reported_exactly(g):
+    B = spd(6, low=-3.0)
+    model = solve(B, g, 2.0)
+    s = model.step
+    assert model.on_boundary
+    np.testing.assert_allclose(np.linalg.norm(s), 2.0, rtol=1e-12)
+    np.testing.assert_allclose(model.slope, g @ s, rtol=1e-10)
+    np.testing.assert_allclose(model.curvature, s @ B @ s, rtol=1e-9, atol=1e-9)
+    cauchy = solve(B, g, 2.0, maxiter=1)
+    assert model.slope + model.curvature / 2 < cauchy.slope + cauchy.curvature / 2
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_gradients_whose_squares_leave_the_range_of_floats(g, scale):
+    model = solve(spd(6), scale * g, 1e3 * scale)
+    np.testing.assert_allclose(model.step / scale, -np.linalg.solve(spd(6), g), rtol=1e-10)
+
+
+def test_zero_gradient_and_zero_budget_give_the_zero_step(g):
+    assert not solve(spd(6), np.zeros(6), 1.0).step.any()
+    assert not solve(spd(6), g, 1.0, maxiter=0).step.any()
+    assert int(solve(spd(6), g, 1.0, maxiter=0).iterations) == 0
+
+
+def test_product_that_is_not_finite_leaves_a_finite_step(g):
+    model = solve(np.full((6, 6), np.nan), g, 0.5)
+    np.testing.assert_allclose(model.step, -0.5 * g / np.linalg.norm(g))
+
+
+def run(B, g, tolerance=1e-12, maxiter=100, flatness=1e-8):
+    return early_cg(
+        lambda v: B @ v,
+        start(-g),
+        tolerance=np.asarray(tolerance),
+        maxiter=maxiter,
+        flatness=flatness,
+        flow=EAGER,
+    )
+
+
+def test_early_cg_solves_where_curvature_is_positive(g):
+    B = spd(6)
+    search = run(B, g)
+    np.testing.assert_allclose(search.d, -np.linalg.solve(B, g), rtol=1e-9)
+    np.testing.assert_allclose(search.Hd, B @ search.d, rtol=1e-9)
+    assert not search.negative and int(search.iterations) == 6
+
+
+def test_early_cg_stops_at_negative_curvature_with_what_it_has():
+    B = np.diag([4.0, 1.0, -1.0])
+    g = np.array([1.0, 1.0, 0.1])
+    search = run(B, g)
+    assert search.negative
+    assert search.d @ g < 0  # a descent direction all the same
+    np.testing.assert_allclose(search.Hd, B @ search.d, rtol=1e-12)
+    assert int(search.iterations) >= 2
+
+
+def test_early_cg_with_negative_curvature_at_once_has_no_direction():
+    search = run(np.diag([-2.0, -2.0]), np.array([3.0, 4.0]))
+    assert search.negative and int(search.iterations) == 1
+    assert not search.d.any()
+    np.testing.assert_allclose(search.curvature, -2.0)
+
+
+def test_flat_direction_gets_a_momentum_of_the_searchs_own_speed():
+    g = np.array([3.0, 4.0])
+    search = run(np.zeros((2, 2)), g, maxiter=1)
+    # k = mu |p|^2 with mu = |p| = 5, so a = |r|^2 / (5 * 25) = 1/5 and d = p / 5.
+    np.testing.assert_allclose(search.d, -g / 5)
+    assert not search.Hd.any()  # the momentum is not curvature

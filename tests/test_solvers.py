@@ -1,0 +1,301 @@
+"""Every solver on every backend: where it ends, what it counts, what it refuses."""
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.core import drive
+from osculant.core.arrays import namespace
+from osculant.core.oracle import Oracle, Product
+from osculant.core.solvers import METHODS
+from osculant.problems import rosenbrock, rosenbrock_residuals, sum_of_squares, x_minus_log
+
+SECOND_ORDER = [osculant.TrustRegion(), osculant.NewtonKrylov()]
+ALL = [*SECOND_ORDER, osculant.SGD(), osculant.Adam()]
+START = np.array([-1.2, 1.0, -1.2, 1.0])
+
+
+def name_of(solver):
+    return type(solver).__name__
+
+
+def quadratic(x, A):
+    """Return x'Ax/2 - sum(x)."""
+    xp = namespace(x)
+    return xp.sum(x * xp.matmul(A, x)) / 2 - xp.sum(x)
+
+
+def spd(n=5):
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
+    return (Q * np.linspace(1, 10, n)) @ Q.T
+
+
+class Counting(Oracle):
+    """Counts what a solver asks of another oracle."""
+
+    def __init__(self, inner):
+        super().__init__(inner.structure)
+        self.inner, self.products, self.flow = inner, inner.products, inner.flow
+        self.calls = {"values": 0, "gradients": 0, "hvps": 0, "ggns": 0}
+
+    def value(self, x, *data):
+        self.calls["values"] += 1
+        return self.inner.value(x, *data)
+
+    def at(self, x, *data):
+        self.calls["gradients"] += 1
+        pt = self.inner.at(x, *data)
+        for product, count in (("hvp", "hvps"), ("ggn", "ggns"), ("vhv", "hvps")):
+            setattr(pt, product, self.counted(getattr(pt, product), count))
+        return pt
+
+    def counted(self, function, count):
+        def call(*args):
+            self.calls[count] += 1
+            return function(*args)
+
+        return call
+
+
+# Where they end ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+def test_trust_region_solves_four_dimensional_rosenbrock(backend, jit):
+    solution = osculant.minimize(
+        rosenbrock, backend.from_numpy(START), method="trust-region", tol=1e-11, jit=jit
+    )
+    assert solution.status is osculant.Status.CONVERGED, solution.message
+    assert np.linalg.norm(backend.to_numpy(solution.jac)) <= 1e-10
+    np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(4), rtol=1e-9)
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+def test_newton_krylov_ends_at_a_minimum_of_rosenbrock(backend, jit):
+    solution = osculant.minimize(
+        rosenbrock, backend.from_numpy(START), method="newton-krylov", tol=1e-11, jit=jit
+    )
+    assert solution.success and np.linalg.norm(backend.to_numpy(solution.jac)) <= 1e-10
+    # The chained function has a second, local minimum (3.70), which is near this start.
+    assert min(abs(solution.fun), abs(solution.fun - 3.7014286104300176)) < 1e-12
+
+
+def test_step_beyond_the_domain_is_rejected_and_counted(backend):
+    solution = osculant.minimize(
+        x_minus_log, backend.from_numpy(np.array([5.0])), method=osculant.TrustRegion(radius=50.0)
+    )
+    assert solution.success
+    np.testing.assert_allclose(backend.to_numpy(solution.x), [1.0], atol=1e-6)
+    # The Newton step from 5 goes to -15; a third of it to -1.67, a ninth to 2.78.
+    assert int(solution.state.rejected) == 2
+    assert solution.nfev == solution.nit + 2
+
+
+@pytest.mark.parametrize("solver", SECOND_ORDER, ids=name_of)
+def test_quadratic_takes_the_newton_step(backend, solver):
+    A = backend.from_numpy(spd())
+    solution = osculant.minimize(
+        quadratic, backend.from_numpy(np.zeros(5)), args=(A,), method=solver, tol=1e-10
+    )
+    assert solution.success and solution.nit <= 8
+    np.testing.assert_allclose(
+        backend.to_numpy(solution.x), np.linalg.solve(spd(), np.ones(5)), rtol=1e-8
+    )
+
+
+def test_gauss_newton_uses_gauss_newton_products_only(backend):
+    x0 = backend.from_numpy(START)
+    oracle = osculant.oracle(model=rosenbrock_residuals, loss=sum_of_squares, params=x0)
+    solution = osculant.minimize(
+        oracle, x0, method=osculant.TrustRegion(curvature="gauss-newton"), tol=1e-10
+    )
+    assert solution.success and solution.nhev == 0 < solution.nggn
+    np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(4), rtol=1e-8)
+
+
+@pytest.mark.parametrize("solver", ALL, ids=name_of)
+def test_start_at_the_optimum_is_a_success_in_no_iterations(backend, solver):
+    x0 = backend.from_numpy(np.ones(4))
+    solution = osculant.minimize(rosenbrock, x0, method=solver)
+    assert solution.success and solution.nit == 0 and solution.fun == 0.0
+    assert solution.njev == 1 and solution.nfev == solution.nhev == 0
+
+
+@pytest.mark.parametrize(
+    ("solver", "nit"), [(osculant.SGD(learning_rate=0.1, momentum=0.5), 200), (osculant.Adam(), 5000)]
+)
+def test_first_order_methods_reach_a_quadratics_minimum(solver, nit):
+    solution = osculant.minimize(quadratic, np.zeros(5), args=(spd(),), method=solver, tol=1e-5)
+    assert solution.success and solution.nit <= nit
+
+
+def test_adam_takes_the_papers_first_step():
+    """Bias correction makes it learning_rate * sign(g)."""
+    oracle = osculant.oracle(lambda x: (np.array([3.0, -1e-3]) * x).sum(), np.zeros(2))
+    adam = osculant.Adam(learning_rate=0.5)
+    state = adam.step(oracle, adam.init(oracle, np.zeros(2)))
+    np.testing.assert_allclose(state.x, [-0.5, 0.5], rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ALL, ids=name_of)
+def test_float32_stays_float32(backend, solver):
+    x0 = backend.from_numpy(START.astype(np.float32))
+    oracle = osculant.oracle(rosenbrock, x0)
+    state = solver.init(oracle, x0)
+    after = solver.step(oracle, solver.step(oracle, state))
+    for field, before in state._asdict().items():
+        if field != "counts":
+            value = getattr(after, field)
+            assert value.dtype == before.dtype and value.shape == before.shape, field
+    assert after.x.dtype == x0.dtype
+
+
+def test_float32_converges_as_far_as_float32_goes(backend):
+    x0 = backend.from_numpy(START.astype(np.float32))
+    solution = osculant.minimize(rosenbrock, x0, tol=1e-4)
+    assert solution.success
+    np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(4), atol=1e-3)
+
+
+# What they count ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [osculant.SGD(learning_rate=1e-3), *ALL[:2], osculant.Adam(), osculant.TrustRegion(radius=50.0), osculant.TrustRegion(curvature="gauss-newton")],
+    ids=name_of,
+)
+def test_counts_are_what_was_evaluated(solver):
+    oracle = Counting(
+        osculant.oracle(model=rosenbrock_residuals, loss=sum_of_squares, params=START)
+    )
+    solution = drive.minimize(oracle, START, solver=solver, maxiter=30)
+    reported = {
+        "values": solution.nfev,
+        "gradients": solution.njev,
+        "hvps": solution.nhev,
+        "ggns": solution.nggn,
+    }
+    assert reported == oracle.calls
+    cost = solution.nfev / 3 + solution.njev + 2 * solution.nhev + solution.nggn * 4 / 3
+    assert solution.state.counts.gradient_equivalents() == pytest.approx(cost)
+
+
+def test_no_solver_evaluates_anything_in_init():
+    oracle = Counting(osculant.oracle(rosenbrock, START))
+    for make in METHODS.values():
+        make().init(oracle, START)
+    assert not any(oracle.calls.values())
+
+
+# Newton-Krylov's own mechanisms --------------------------------------------------------------
+
+
+def indefinite(x, sign):
+    xp = namespace(x)
+    return xp.sum(sign * x * x) / 2 + xp.sum(x**4) / 4
+
+
+def nk_step(solver, x, *data, **changes):
+    oracle = osculant.oracle(indefinite, x)
+    return solver.step(oracle, solver.init(oracle, x)._replace(**changes), *data)
+
+
+def test_batch_whose_gradient_opposes_the_global_one_is_skipped():
+    x, sign = np.array([1.0, 2.0]), np.ones(2)
+    g = x * sign + x**3
+    state = nk_step(osculant.NewtonKrylov(global_gradient="full"), x, sign, global_grad=-g)
+    np.testing.assert_array_equal(state.x, x)
+    assert int(state.screened) == 1 and int(state.counts.hvps) == 0 == int(state.counts.values)
+
+
+def test_direction_does_not_climb_along_the_global_gradient():
+    x, sign = np.array([1.0, 2.0]), np.array([1.0, 50.0])
+    g = x * sign + x**3
+    # In the half space of g, yet the Newton direction climbs along it.
+    newton = -np.linalg.solve(np.diag(sign + 3 * x**2), g)
+    gbar = np.array([-30.0, 4.0])
+    assert gbar @ g > 0 and gbar @ newton > 0
+    solver = osculant.NewtonKrylov(global_gradient="full", forcing=1e-10)
+    state = nk_step(solver, x, sign, global_grad=gbar)
+    move = state.x - x
+    assert move @ g < 0
+    np.testing.assert_allclose(move @ gbar, 0.0, atol=1e-12)
+    assert int(state.counts.hvps) == 2 + 1  # the search's, and one for d'Hd after the screening
+
+
+def test_negative_first_curvature_steps_along_the_gradient():
+    x, sign = np.array([0.01, 0.02]), -np.ones(2)
+    state = nk_step(osculant.NewtonKrylov(), x, sign)
+    g = sign * x + x**3
+    move = state.x - x
+    np.testing.assert_allclose(move / np.linalg.norm(move), -g / np.linalg.norm(g))
+    assert int(state.counts.hvps) == 1
+
+
+def test_carried_search_takes_up_the_next_batchs_hessian():
+    def fun(x, b, c):
+        return (b * x + c * x * x / 2).sum()
+
+    x, b, c = np.zeros(2), np.array([1.0, 2.0]), np.array([2.0, 5.0])
+    solver = osculant.NewtonKrylov(negative_curvature="carry", forcing=1e-10)
+    oracle = osculant.oracle(fun, x)
+    state = solver.step(oracle, solver.init(oracle, x), b, -c)
+    np.testing.assert_array_equal(state.x, x)
+    np.testing.assert_allclose(state.carried, -b)
+    assert int(state.status) == osculant.Status.RUNNING
+
+    # The next batch has another gradient; H d = -b is solved with its Hessian.
+    after = solver.step(oracle, state, 1.1 * b, c)
+    np.testing.assert_allclose(after.x, float(after.step_length) * -b / c)
+    assert float(after.step_length) > 0 and not after.carried.any()
+
+    # One that bars the way again is not waited for: a plain gradient step.
+    again = solver.step(oracle, state, b, -c)
+    assert not again.carried.any() and (again.x - x) @ b < 0
+
+
+def test_mean_and_full_global_gradients():
+    x, sign = np.array([1.0, 2.0]), np.ones(2)
+    g = sign * x + x**3
+    state = nk_step(osculant.NewtonKrylov(decay=0.75), x, sign)
+    np.testing.assert_allclose(state.global_grad, 0.25 * g)
+
+    solver = osculant.NewtonKrylov(global_gradient="full")
+    oracle = osculant.oracle(indefinite, x)
+    state = solver.refresh(oracle, solver.init(oracle, x), [(sign,), (3 * sign,)])
+    np.testing.assert_allclose(state.global_grad, 2 * sign * x + x**3)
+    assert int(state.counts.gradients) == 2
+
+
+# Options that make no sense ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: osculant.TrustRegion(curvature="fisher"), "'hessian' or 'gauss-newton'"),
+        (lambda: osculant.TrustRegion(radius=-1.0), "must be positive"),
+        (lambda: osculant.TrustRegion(attempts=0), "at least one"),
+        (lambda: osculant.NewtonKrylov(interval=(0.5, 0.1)), "0 <= low < high"),
+        (lambda: osculant.NewtonKrylov(global_gradient="half"), "global_gradient is 'half'"),
+    ],
+)
+def test_options_out_of_range_say_what_is_allowed(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_missing_product_names_who_needs_it():
+    class GradientOnly(Counting):
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.products = frozenset({Product.GRAD})
+
+    oracle = GradientOnly(osculant.oracle(rosenbrock, START))
+    with pytest.raises(osculant.ProductUnavailable, match="TrustRegion needs hvp"):
+        osculant.minimize(oracle, START)
+    with pytest.raises(osculant.ProductUnavailable, match="TrustRegion needs ggn"):
+        osculant.minimize(
+            rosenbrock, START, method=osculant.TrustRegion(curvature="gauss-newton")
+        )
