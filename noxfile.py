@@ -69,7 +69,9 @@ def tests_numpy(session: nox.Session) -> None:
 def matrix(session: nox.Session) -> None:
     """The conformance matrix; fails if the support table in the README is not what it finds."""
     install_everything(session)
-    session.run("python", "-m", "osculant.testing", *(session.posargs or ["--check"]), env=ONE_THREAD)
+    session.run(
+        "python", "-m", "osculant.testing", *(session.posargs or ["--check"]), env=ONE_THREAD
+    )
 
 
 @nox.session

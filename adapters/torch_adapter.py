@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from ..backends.torch_backend import TorchOracle, TorchPoint
+from ..core import solvers
 from ..core.arrays import Array
 from ..core.drive import check_start
 from ..core.oracle import Objective, Point, check_scalar
-from ..core.structure import Structure
-from ..core import solvers
 from ..core.solvers import Solver
+from ..core.structure import Structure
 
 Closure = Callable[[], torch.Tensor]
 
@@ -170,7 +170,9 @@ class _ClosureOracle(TorchOracle):
     def __init__(self, parameters: list[torch.nn.Parameter], closure: Closure) -> None:
         if not parameters:
             raise ValueError("no parameter requires a gradient: there is nothing to optimise")
-        super().__init__(Objective(lambda _: closure()), Structure([p.detach() for p in parameters]))
+        super().__init__(
+            Objective(lambda _: closure()), Structure([p.detach() for p in parameters])
+        )
         self.parameters = parameters
         self.closure = closure
         self._random = _random_states(parameters[0].device)

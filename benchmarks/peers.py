@@ -8,6 +8,7 @@ there and not by when it stops.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,34 +138,36 @@ def _torch_function(problem: Problem) -> Any:
 # JAX: optimistix and jaxopt -------------------------------------------------------------------
 
 
-def optimistix_minimise(method: str, problem: Problem) -> Claim:
+def _jax_in_double() -> Any:
+    """Return jax with 64 bits on for the process: callbacks run in threads of their own."""
     import jax
+
+    jax.config.update("jax_enable_x64", True)
+    logging.getLogger("jax").setLevel(logging.CRITICAL)  # it reports a limit that ends a run
+    return jax
+
+
+def optimistix_minimise(method: str, problem: Problem) -> Claim:
+    jax = _jax_in_double()
     import optimistix
 
-    with jax.enable_x64(True):
-        solver = getattr(optimistix, method)(rtol=1e-12, atol=1e-12)
-        least_squares = method in ("LevenbergMarquardt", "GaussNewton", "Dogleg")
-        solve = optimistix.least_squares if least_squares else optimistix.minimise
-        fun = _jax_residual(problem) if least_squares else _jax_function(problem)
-        solution = solve(
-            lambda x, args: fun(x),
-            solver,
-            jax.numpy.asarray(problem.x0),
-            max_steps=MANY,
-            throw=False,
-        )
-        success = solution.result == optimistix.RESULTS.successful
-        return Claim(np.asarray(solution.value), bool(success), str(solution.result))
+    solver = getattr(optimistix, method)(rtol=1e-12, atol=1e-12)
+    least_squares = method in ("LevenbergMarquardt", "GaussNewton", "Dogleg")
+    solve = optimistix.least_squares if least_squares else optimistix.minimise
+    fun = _jax_residual(problem) if least_squares else _jax_function(problem)
+    x0 = jax.numpy.asarray(problem.x0)
+    solution = solve(lambda x, args: fun(x), solver, x0, max_steps=MANY, throw=False)
+    success = bool(solution.result == optimistix.RESULTS.successful)
+    return Claim(np.asarray(solution.value), success, "" if success else "not successful")
 
 
 def jaxopt_minimise(method: str, problem: Problem) -> Claim:
-    import jax
+    jax = _jax_in_double()
     import jaxopt
 
-    with jax.enable_x64(True):
-        solver = getattr(jaxopt, method)(_jax_function(problem), tol=TOLERANCE, maxiter=MANY)
-        x, state = solver.run(jax.numpy.asarray(problem.x0))
-        return Claim(np.asarray(x), bool(state.error <= TOLERANCE), "")
+    solver = getattr(jaxopt, method)(_jax_function(problem), tol=TOLERANCE, maxiter=MANY)
+    x, state = solver.run(jax.numpy.asarray(problem.x0))
+    return Claim(np.asarray(x), bool(state.error <= TOLERANCE), f"error {float(state.error):.1e}")
 
 
 def _jax_function(problem: Problem) -> Any:

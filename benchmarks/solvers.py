@@ -86,7 +86,8 @@ def run(peer: Peer, instance: Instance, *, gradients: float, seconds: float) -> 
             pass
         except Exception as error:
             # A framework may wrap what a callback raised: the ledger knows.
-            crash = "" if ledger.exhausted else f"{type(error).__name__}: {error}"
+            first_line = next(iter(str(error).splitlines()), "")
+            crash = "" if ledger.exhausted else f"{type(error).__name__}: {first_line}"
         elapsed = time.perf_counter() - began
         false_claim = claim is not None and not problem.settle(claim.x) and claim.success
     note = crash or ("limit" if claim is None else claim.message)

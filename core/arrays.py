@@ -29,19 +29,30 @@ def is_array(x: Any) -> bool:
 
 def like(x: Array, value: Any) -> Array:
     """Return the 0-d array ``value`` in the dtype, device and namespace of ``x``."""
-    return namespace(x).asarray(value, dtype=x.dtype, device=array_api_compat.device(x))
+    return namespace(x).asarray(value, dtype=x.dtype, device=_device(x))
 
 
 def integer_like(x: Array, value: int) -> Array:
     """Return the 0-d int32 array ``value`` on the device and in the namespace of ``x``."""
     xp = namespace(x)
-    return xp.asarray(value, dtype=xp.int32, device=array_api_compat.device(x))
+    return xp.asarray(value, dtype=xp.int32, device=_device(x))
 
 
 def boolean_like(x: Array, value: bool) -> Array:
     """Return the 0-d boolean array ``value`` on the device and in the namespace of ``x``."""
     xp = namespace(x)
-    return xp.asarray(value, dtype=xp.bool, device=array_api_compat.device(x))
+    return xp.asarray(value, dtype=xp.bool, device=_device(x))
+
+
+def _device(x: Array) -> Any:
+    """Return the device to make a constant on that is to meet ``x``; None is the default one.
+
+    A JAX array that was not placed on purpose is not ``committed`` to its device. A constant that
+    is would commit all that it touches, and a step compiled for the one would be compiled again
+    for the other.
+    """
+    device = array_api_compat.device(x)  # None under a JAX transformation
+    return device if device is None or getattr(x, "committed", True) else None
 
 
 def eps(x: Array) -> float:

@@ -68,12 +68,19 @@ class _Run:
     """One run: its state, its history, and the step that advances both."""
 
     def __init__(
-        self, oracle: Oracle, x: Array, solver: Solver, callback: Callback | None, jit: bool
+        self,
+        oracle: Oracle,
+        x: Array,
+        solver: Solver,
+        callback: Callback | None,
+        jit: bool,
+        deterministic: bool,
     ) -> None:
         check_start(oracle, x, solver)
         self.oracle, self.solver, self.callback = oracle, solver, callback
         self.advance = oracle.flow.jit(_advance, static=(0, 1)) if jit else _advance
         self.state = solver.init(oracle, x)
+        self.deterministic = deterministic
         self.history: dict[str, list[float]] = {}
         self.nit = 0
 
@@ -82,7 +89,9 @@ class _Run:
         self.state, report = self.advance(self.solver, self.oracle, self.state, *data)
         status = Status(int(report.status))
         if status is Status.CONVERGED:
-            return status
+            if self.solver.gtol > 0 or self.deterministic:
+                return status
+            status = Status.RUNNING  # one batch without gradient says nothing about the next
         self.nit += 1
         row = {name: float(value) for name, value in report.columns.items()}
         row["cost"] = report.counts.gradient_equivalents()
@@ -156,7 +165,7 @@ def minimize(
         raise ValueError(f"tol is {tol}; it must be zero or positive")
     if maxiter < 0:
         raise ValueError(f"maxiter is {maxiter}; it must be zero or positive")
-    run = _Run(oracle, x0, replace(solver, gtol=float(gtol)), callback, jit)
+    run = _Run(oracle, x0, replace(solver, gtol=float(gtol)), callback, jit, deterministic=True)
     status = Status.RUNNING
     while status is Status.RUNNING and run.nit < maxiter:
         status = run.step(*data)
@@ -215,7 +224,7 @@ def fit(
     for name, limit in (("epochs", epochs), ("budget", budget)):
         if limit is not None and not limit > 0:
             raise ValueError(f"{name} is {limit}; it must be positive")
-    run = _Run(oracle, oracle.ravel(params), solver, callback, jit)
+    run = _Run(oracle, oracle.ravel(params), solver, callback, jit, deterministic=False)
     last_epoch = math.inf if budget is not None and epochs is None else (epochs or 1)
     epoch, status = 0, Status.RUNNING
     while status is Status.RUNNING and epoch < last_epoch:

@@ -33,7 +33,13 @@ class Flow:
             state = step(state)
         return state
 
-    def cond(self, predicate: Array, on_true: Callable[..., S], on_false: Callable[..., S], *operands: Any) -> S:
+    def cond(
+        self,
+        predicate: Array,
+        on_true: Callable[..., S],
+        on_false: Callable[..., S],
+        *operands: Any,
+    ) -> S:
         """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 

@@ -98,9 +98,13 @@ class Structure:
         for name, leaf, shape in zip(names, leaves, self.shapes, strict=True):
             _check_leaf(name, leaf, None)
             if tuple(leaf.shape) != shape:
-                raise ValueError(f"leaf {name or 'x'!r} has shape {tuple(leaf.shape)} instead of {shape}")
+                raise ValueError(
+                    f"leaf {name or 'x'!r} has shape {tuple(leaf.shape)} instead of {shape}"
+                )
             if leaf.dtype != self.dtype:
-                raise TypeError(f"leaf {name or 'x'!r} has dtype {leaf.dtype} instead of {self.dtype}")
+                raise TypeError(
+                    f"leaf {name or 'x'!r} has dtype {leaf.dtype} instead of {self.dtype}"
+                )
         return leaves
 
     def ravel(self, tree: Any) -> Array:
@@ -131,7 +135,8 @@ class Structure:
         xp = self.xp
         if len(leaves) == 1:
             flat = xp.reshape(leaves[0], (-1,))
-            return xp.asarray(flat, copy=True) if copy else flat
+            # The dtype is said so that a weakly typed JAX array becomes an ordinary one.
+            return xp.asarray(flat, dtype=self.dtype, copy=True) if copy else flat
         return xp.concat([xp.reshape(leaf, (-1,)) for leaf in leaves])
 
     @property
@@ -144,7 +149,13 @@ class Structure:
 
 
 def check_vector(
-    vector: Array, size: int, dtype: Any, xp: Any, *, columns: bool = False, name: str = "the vector"
+    vector: Array,
+    size: int,
+    dtype: Any,
+    xp: Any,
+    *,
+    columns: bool = False,
+    name: str = "the vector",
 ) -> None:
     """Raise unless ``vector`` is of this namespace, dtype and length (``columns`` allows (n, k))."""
     if not is_array(vector) or namespace(vector) != xp:
@@ -157,7 +168,9 @@ def check_vector(
         wanted = f"({size},)" + (f" or ({size}, k)" if columns else "")
         raise ValueError(f"{name} has shape {shape}; {wanted} is needed")
     if vector.dtype != dtype:
-        raise TypeError(f"{name} has dtype {vector.dtype}; the parameters have {dtype}: cast it yourself")
+        raise TypeError(
+            f"{name} has dtype {vector.dtype}; the parameters have {dtype}: cast it yourself"
+        )
 
 
 def _check_leaf(name: str, leaf: Any, first: Any) -> None:

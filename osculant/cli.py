@@ -87,7 +87,7 @@ def info() -> None:
         backend = backends.get(name)
         devices = ", ".join(map(str, backend.devices()))
         table.add_row(name, backend.version(), devices, _precision(backend))
-    Console().print(table)
+    Console(markup=False, highlight=False).print(table)
 
 
 def _precision(backend: ModuleType) -> str:
@@ -197,7 +197,7 @@ def demo(
 
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     console.print(
         f"{title}: {samples} samples, {dtype}, seed {seed}, {budget:g} gradient-equivalents each"
     )
@@ -394,16 +394,12 @@ def _table(runs: Sequence[Run]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="At the same cost (* best Adam)", box=SIMPLE_HEAD)
+    table = Table(title="At the same cost (* best Adam)", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("\nBackend", no_wrap=True)
     table.add_column("\nMethod", no_wrap=True)
-    headings = (
-        "Training\nloss",
-        "Training\naccuracy",
-        "Held-out\naccuracy",
-        "Gradient-\nequivalents",
-    )
-    for heading in (*headings, "\nSeconds"):
+    for heading in ("Training\nloss", "Training\naccuracy", "Held-out\naccuracy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("\nGradients", "\nSeconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = runs[0].backend
     for run in runs:
@@ -443,7 +439,7 @@ def _agreement(runs: Sequence[Run], tolerance: float) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("Method", title="Between the backends", box=SIMPLE_HEAD)
+    table = Table("Method", title="Between the backends", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Final losses differ by at most", justify="right")
     table.add_column(f"Curves agree to {tolerance:.0e} until", justify="right")
     for method in METHODS:

@@ -83,26 +83,28 @@ def ridge(problem: Problem, l2: float) -> Problem:
     """
     if not l2 >= 0:
         raise ValueError(f"l2 is {l2}; a ridge has a weight of 0 or more")
+    n = sum(leaf.size for leaf in optree.tree_leaves(problem.params))
     return replace(
         problem,
         model=partial(_outputs_and_ridge, model=problem.model, root_l2=math.sqrt(l2)),
-        loss=partial(_loss_and_ridge, loss=problem.loss),
+        loss=partial(_loss_and_ridge, loss=problem.loss, n=n),
     )
 
 
 def _outputs_and_ridge(params: Any, inputs: Array, *, model: Model, root_l2: float) -> Array:
     outputs = model(params, inputs)
     xp = namespace(outputs)
-    leaves = optree.tree_leaves(params)
-    parts = [outputs, *(root_l2 * leaf for leaf in leaves)]
+    parts = [outputs, *(root_l2 * leaf for leaf in optree.tree_leaves(params))]
     return xp.concat([xp.reshape(part, (-1,)) for part in parts])
 
 
-def _loss_and_ridge(outputs: Array, targets: Array, *, loss: Loss) -> Array:
+def _loss_and_ridge(outputs: Array, targets: Array, *, loss: Loss, n: int) -> Array:
     xp = namespace(outputs)
-    size = math.prod(targets.shape)
-    own = xp.reshape(outputs[:size], tuple(targets.shape))
-    return loss(own, targets) + 0.5 * xp.sum(outputs[size:] ** 2)
+    m = outputs.shape[0] - n
+    if math.prod(targets.shape) != m:
+        raise ValueError(f"the targets have shape {tuple(targets.shape)} for {m} outputs")
+    own = xp.reshape(outputs[:m], tuple(targets.shape))
+    return loss(own, targets) + 0.5 * xp.sum(outputs[m:] ** 2)
 
 
 # Linear classifiers ------------------------------------------------------------------------

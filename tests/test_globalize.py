@@ -60,7 +60,9 @@ def test_radius_never_exceeds_its_maximum():
 
 def test_values_that_are_not_finite_are_refused_and_the_step_is_cut_in_three():
     # x - log x at 5: the Newton step -20 and two thirds of it leave the domain.
-    trial = search(lambda x: x - np.log(x), lambda x: 1 - 1 / x, 5.0, model(-20.0, -16.0, 16.0), 50.0)
+    trial = search(
+        lambda x: x - np.log(x), lambda x: 1 - 1 / x, 5.0, model(-20.0, -16.0, 16.0), 50.0
+    )
     assert trial.accepted and int(trial.tries) == 3
     np.testing.assert_allclose(trial.step, [-20 / 9])
     np.testing.assert_allclose(trial.slope, -16 / 9)

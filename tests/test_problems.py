@@ -19,6 +19,7 @@ from osculant.problems import (
     logistic_regression,
     mlp,
     one_hot,
+    ridge,
     rosenbrock,
     rosenbrock_residuals,
     rosenbrock_start,
@@ -171,8 +172,8 @@ def test_linear_classifiers_reject_what_they_cannot_use():
     with pytest.raises(ValueError, match="l2 is -1"):
         logistic_regression(3, l2=-1.0)
     problem = squared_hinge_svm(3)
-    with pytest.raises(ValueError, match=r"must agree"):
-        problem.loss(problem.model(problem.params, np.ones((4, 3))), np.ones((4, 1)))
+    with pytest.raises(ValueError, match=r"shape \(5,\) for 4 outputs"):
+        problem.loss(problem.model(problem.params, np.ones((4, 3))), np.ones(5))
 
 
 # Networks ----------------------------------------------------------------------------------
@@ -227,6 +228,22 @@ def test_mlp_is_its_formula(backend):
     gradient = hidden.T @ (scipy.special.softmax(outputs, axis=1) - targets) / 6
     name = next(name for name in on.oracle.groups if "1" in name and "weight" in name)
     close(on.numpy(on.point.grad)[on.oracle.groups[name]], gradient.ravel())
+
+
+def test_ridge_adds_a_multiple_of_the_identity(backend):
+    rng = np.random.default_rng(0)
+    plain = mlp([5, 4, 3], seed=1)
+    data = rng.normal(size=(6, 5)), one_hot(rng.integers(3, size=6), 3)
+    on = On(backend, plain.model, plain.loss, plain.params).at(plain.params, *data)
+    x, v = on.numpy(on.oracle.ravel(on.tree(plain.params))), rng.normal(size=on.oracle.size)
+    ridged = ridge(plain, 0.3)
+    off = On(backend, ridged.model, ridged.loss, ridged.params).at(ridged.params, *data)
+    assert float(off.point.value) == pytest.approx(float(on.point.value) + 0.15 * x @ x, rel=1e-13)
+    close(off.numpy(off.point.grad), on.numpy(on.point.grad) + 0.3 * x)
+    for product in ("hvp", "ggn"):
+        close(off.product(product, v), on.product(product, v) + 0.3 * v)
+    outputs = ridged.predict(on.tree(plain.params), on.tree(data[0]))
+    close(on.numpy(outputs).ravel(), on.numpy(on.point.outputs))
 
 
 def test_autoencoder_mirrors_its_encoder_around_a_linear_code():

@@ -122,7 +122,8 @@ def test_start_at_the_optimum_is_a_success_in_no_iterations(backend, solver):
 
 
 @pytest.mark.parametrize(
-    ("solver", "nit"), [(osculant.SGD(learning_rate=0.1, momentum=0.5), 200), (osculant.Adam(), 5000)]
+    ("solver", "nit"),
+    [(osculant.SGD(learning_rate=0.1, momentum=0.5), 200), (osculant.Adam(), 5000)],
 )
 def test_first_order_methods_reach_a_quadratics_minimum(solver, nit):
     solution = osculant.minimize(quadratic, np.zeros(5), args=(spd(),), method=solver, tol=1e-5)
@@ -162,7 +163,13 @@ def test_float32_converges_as_far_as_float32_goes(backend):
 
 @pytest.mark.parametrize(
     "solver",
-    [osculant.SGD(learning_rate=1e-3), *ALL[:2], osculant.Adam(), osculant.TrustRegion(radius=50.0), osculant.TrustRegion(curvature="gauss-newton")],
+    [
+        osculant.SGD(learning_rate=1e-3),
+        *ALL[:2],
+        osculant.Adam(),
+        osculant.TrustRegion(radius=50.0),
+        osculant.TrustRegion(curvature="gauss-newton"),
+    ],
     ids=name_of,
 )
 def test_counts_are_what_was_evaluated(solver):
@@ -296,6 +303,4 @@ def test_missing_product_names_who_needs_it():
     with pytest.raises(osculant.ProductUnavailable, match="TrustRegion needs hvp"):
         osculant.minimize(oracle, START)
     with pytest.raises(osculant.ProductUnavailable, match="TrustRegion needs ggn"):
-        osculant.minimize(
-            rosenbrock, START, method=osculant.TrustRegion(curvature="gauss-newton")
-        )
+        osculant.minimize(rosenbrock, START, method=osculant.TrustRegion(curvature="gauss-newton"))

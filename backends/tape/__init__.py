@@ -17,7 +17,8 @@ record (``graph.py``) then give values, Jacobian products, gradients and Hessian
 ``linalg.py``
 ``namespace.py``      the namespace that a traced array belongs to
 ``numpy_protocol.py``  NumPy's own functions and methods on traced arrays
-``traced.py``         the array that a program is run on
+``active.py``         operators and protocols of the array that a program is run on
+``traced.py``         that array, on the tape
 ``oracle.py``         :class:`~osculant.core.oracle.Oracle` on the tape
 ====================  ==========================================================================
 """

@@ -1,10 +1,10 @@
 """Linear algebra on traced arrays.
 
-A factorisation is not elementwise, linear or bilinear. But the tape takes two derivatives at
-one point only, so that a function may be replaced by anything that has the same value, the same
-first and the same second derivative there: its expansion in the displacement dA from the point
-A. That is a polynomial of matrix products, where only dA is traced. Its value is zero, so the
-function's value is unchanged to the last bit or two.
+A factorisation is not elementwise, linear or bilinear. But only the first few derivatives are
+taken, ``A.order`` of them, and at one point, so that a function may be replaced by anything that
+has the same value and the same such derivatives there: its expansion in the displacement dA from
+the point A. That is a polynomial of matrix products, where only dA is traced. Its value is zero,
+so the function's value is unchanged to the last bit or two.
 
     (A + dA)^-1 = A^-1 - A^-1 dA A^-1 + A^-1 dA A^-1 dA A^-1 - ...
 
@@ -49,17 +49,20 @@ class Slogdet(NamedTuple):
 
 @differentiable_linalg
 def inv(A: Any) -> Array:
-    """Return the inverse: A^-1 (I - E + E E), where E = dA A^-1."""
+    """Return the inverse: A^-1 (I - E + E E - ...), where E = dA A^-1."""
     if not is_traced(A):
         return namespace_of(A).linalg.inv(A)
     inverse = namespace_of(A).linalg.inv(plain(A))
     E = _displacement(A) @ inverse
-    return with_value(matmul(inverse, E @ E - E), inverse)
+    series = -E
+    for _ in range(A.order - 1):
+        series = -(E + E @ series)
+    return with_value(matmul(inverse, series), inverse)
 
 
 @differentiable_linalg
 def solve(A: Any, B: Any) -> Array:
-    """Return X with A X = B: the first-order change R = A^-1 (dB - dA X), then - A^-1 dA R."""
+    """Return X with A X = B, whose change R is A^-1 (dB - dA X - dA R), from R = 0 on."""
     if B.ndim == 1:
         return squeeze(solve(A, expand_dims(B, 1)), -1)
     A, B = with_common_stack(A, B)
@@ -71,25 +74,26 @@ def solve(A: Any, B: Any) -> Array:
     if is_traced(B):
         change = change + _displacement(B)
     R = _solver(A)(change)
-    return with_value(R - _solver(A)(dA @ R), X)
+    for _ in range(A.order - 1):
+        R = _solver(A)(change - dA @ R)
+    return with_value(R, X)
 
 
 @differentiable_linalg
 def det(A: Any) -> Array:
-    """Return the determinant: |A| (1 + t + (t^2 - tr E E) / 2), where E = A^-1 dA, t = tr E.
+    """Return the determinant: |A| exp s, with s the change of its logarithm.
 
     Where A is singular the expansion does not exist, and the namespace's error says so.
     """
     value = namespace_of(A).linalg.det(plain(A))
     if not is_traced(A):
         return value
-    t, t2 = _traces(A)
-    return with_value((t + 0.5 * (t * t - t2)) * value, value)
+    return with_value(FUNCTIONS["expm1"](_log_change(A)) * value, value)
 
 
 @differentiable_linalg
 def slogdet(A: Any) -> Slogdet:
-    """Return the sign and log ||A||: log ||A|| + t - tr E E / 2, with E and t as in :func:`det`."""
+    """Return the sign and log ||A||."""
     xp = namespace_of(A)
     sign, logabsdet = xp.linalg.slogdet(plain(A))
     if xp.isdtype(A.dtype, "complex floating"):
@@ -99,8 +103,7 @@ def slogdet(A: Any) -> Slogdet:
         logabsdet, sign = logabsdet + xp.log(sign * real_sign), real_sign
     if not is_traced(A):
         return Slogdet(sign, logabsdet)
-    t, t2 = _traces(A)
-    return Slogdet(sign, with_value(t - 0.5 * t2, logabsdet))
+    return Slogdet(sign, with_value(_log_change(A), logabsdet))
 
 
 @differentiable_linalg
@@ -108,7 +111,7 @@ def cholesky(A: Any, upper: bool = False) -> Array:
     """Return the factor L of A = L L'; of the symmetric part, if A is traced.
 
     With E = L^-1 dA L^-T and P(X) the lower triangle of X with half its diagonal, the factor of
-    I + E is I + F + G + ..., where F = P(E) and G = -P(F F').
+    I + E is I + F, where F = P(E - F F'), from F = 0 on.
     """
     xp = namespace_of(A)
     if xp.isdtype(A.dtype, "complex floating"):
@@ -125,8 +128,9 @@ def cholesky(A: Any, upper: bool = False) -> Array:
     below = xp.tril(xp.ones(A.shape[-2:], dtype=A.dtype, device=A.device))
     half = below - 0.5 * xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     F = E * half
-    G = (F @ matrix_transpose(F)) * -half
-    factor = with_value(matmul(L, F + G), L)
+    for _ in range(A.order - 1):
+        F = (E - F @ matrix_transpose(F)) * half
+    factor = with_value(matmul(L, F), L)
     return matrix_transpose(factor) if upper else factor
 
 
@@ -191,7 +195,11 @@ def _solver(A: Any) -> Callable[[Any], Any]:
     return partial(apply, LINEAR["solve"], A=plain(A))
 
 
-def _traces(A: Any) -> tuple[Any, Any]:
-    """Return tr E and tr E E for E = A^-1 dA."""
-    E = _solver(A)(_displacement(A))
-    return trace(E), sum_(E * matrix_transpose(E), (-2, -1))
+def _log_change(A: Any) -> Any:
+    """Return tr E - tr E^2 / 2 + tr E^3 / 3 - ..., where E = A^-1 dA: what log |A| changes by."""
+    E = power = _solver(A)(_displacement(A))
+    change = trace(E)
+    for j in range(2, A.order + 1):
+        change = change + sum_(power * matrix_transpose(E), (-2, -1)) * ((-1) ** (j + 1) / j)
+        power = power @ E if j < A.order else power
+    return change

@@ -1,7 +1,13 @@
-"""Applying a rule: to plain arrays it is just evaluated, to traced ones it is recorded too."""
+"""Applying a rule: to plain arrays it is just evaluated, to traced ones it is recorded too.
+
+What carries derivatives is a :class:`Variable`; how it does is its own business. On the tape it
+is :class:`Recorded`; a multicomplex array (``multicomplex.py``) is another.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,18 +36,41 @@ def differentiable_linalg(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-class Variable:
-    """A value together with the node that says how it came about.
+class Variable(ABC):
+    """A value that carries derivatives along, in whatever way its class does.
 
-    Different variables may share a node: x and x + 1 have the same derivatives.
+    Attributes
+    ----------
+    value : array
+        The plain value, which decides comparisons, branches and indices.
+    kind : str
+        What messages call it.
+    order : int
+        The highest derivative that it carries.
     """
 
-    __slots__ = ("node", "tape", "value")
+    __slots__ = ("value",)
 
-    def __init__(self, tape: Tape, value: Array, node: Node) -> None:
-        self.tape = tape
-        self.value = value
-        self.node = node
+    value: Array
+    kind: str
+    order: int
+
+    @abstractmethod
+    def check_kin(self, other: Variable) -> None:
+        """Raise :class:`NotDifferentiable` unless the two may enter the same function."""
+
+    @abstractmethod
+    def apply(
+        self,
+        rule: Elementwise | Linear | Bilinear,
+        args: Sequence[Any],
+        params: dict[str, Any],
+    ) -> Any:
+        """Return what ``rule`` makes of ``args``, of which it is one."""
+
+    @abstractmethod
+    def with_value(self, value: Array) -> Any:
+        """Return ``value``, which differs from this one by a constant, with its derivatives."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,7 +85,7 @@ class Variable:
     @property
     def size(self) -> int:
         """The number of entries."""
-        return self.value.size
+        return math.prod(self.value.shape)
 
     @property
     def dtype(self) -> Any:
@@ -67,6 +96,46 @@ class Variable:
     def device(self) -> Any:
         """Where the entries live."""
         return array_api_compat.device(self.value)
+
+
+class Recorded(Variable):
+    """A value together with the node that says how it came about.
+
+    Different variables may share a node: x and x + 1 have the same derivatives.
+    """
+
+    __slots__ = ("node", "tape")
+
+    kind = "traced array"
+    order = 2
+
+    def __init__(self, tape: Tape, value: Array, node: Node) -> None:
+        self.tape = tape
+        self.value = value
+        self.node = node
+
+    def check_kin(self, other: Variable) -> None:
+        """Raise unless ``other`` was traced on the same tape."""
+        check_tape(self.tape, other)
+
+    def apply(
+        self,
+        rule: Elementwise | Linear | Bilinear,
+        args: Sequence[Any],
+        params: dict[str, Any],
+    ) -> Any:
+        """Return what ``rule`` makes of ``args``, having recorded it."""
+        values = [plain(a) for a in args]
+        traced = [is_traced(a) for a in args]
+        value = rule.forward(self.tape.xp, *values, **params)
+        spec = Spec.of(value)
+        parents = [_fitted(a, spec, rule.broadcasts) if is_traced(a) else None for a in args]
+        node = self.tape.add(Node(rule, parents, spec, rule.save(values, traced, value), params))
+        return type(self)(self.tape, value, node)
+
+    def with_value(self, value: Array) -> Any:
+        """Return ``value``, which differs from this one by a constant, with its derivatives."""
+        return type(self)(self.tape, value, _fitted(self, Spec.of(value), True))
 
 
 def plain(x: Any) -> Any:
@@ -92,17 +161,13 @@ def apply(rule: Elementwise | Linear | Bilinear, *args: Any, **params: Any) -> A
     NotDifferentiable
         If arguments were traced in different functions, or turn from real to complex.
     """
-    values = [plain(a) for a in args]
-    traced = [is_traced(a) for a in args]
-    if not any(traced):
-        return rule.forward(namespace_of(*args), *values, **params)
-    leader = _leader(args)
-    tape = leader.tape
-    value = rule.forward(tape.xp, *values, **params)
-    spec = Spec.of(value)
-    parents = [_fitted(a, spec, rule.broadcasts) if is_traced(a) else None for a in args]
-    node = tape.add(Node(rule, parents, spec, rule.save(values, traced, value), params))
-    return type(leader)(tape, value, node)
+    variables = [a for a in args if is_traced(a)]
+    if not variables:
+        return rule.forward(namespace_of(*args), *args, **params)
+    leader, *rest = variables
+    for other in rest:
+        leader.check_kin(other)
+    return leader.apply(rule, args, params)
 
 
 def with_value(x: Variable, value: Array) -> Any:
@@ -110,7 +175,7 @@ def with_value(x: Variable, value: Array) -> Any:
 
     ``value`` may have been broadcast, or promoted, by the constant that was added.
     """
-    return type(x)(x.tape, value, _fitted(x, Spec.of(value), True))
+    return x.with_value(value)
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -122,21 +187,13 @@ def cast(x: Any, dtype: Any) -> Any:
     return value
 
 
-def _leader(args: Sequence[Any]) -> Variable:
-    """Return the first variable, having checked that the others come from the same tape."""
-    first, *rest = (a for a in args if isinstance(a, Variable))
-    for other in rest:
-        check_tape(first.tape, other)
-    return first
-
-
 def check_tape(tape: Tape, x: Variable) -> None:
     """Raise unless ``x`` was traced on this tape."""
-    if x.tape is not tape:
+    if not isinstance(x, Recorded) or x.tape is not tape:
         raise NotDifferentiable(FOREIGN)
 
 
-def _fitted(x: Variable, spec: Spec, broadcasts: bool) -> Node:
+def _fitted(x: Recorded, spec: Spec, broadcasts: bool) -> Node:
     """Return the node of ``x`` as its tangent enters a result that looks like ``spec``.
 
     This is where promotion and broadcasting are recorded, once for all primitives.

@@ -49,8 +49,6 @@ def recheck(
     """
     xp = namespace(f)
     noise = NOISE * eps(f) * xp.maximum(xp.abs(f), like(f, 1.0))
-    doubtful = (
-        suspicious & (predicted > 0) & (predicted < noise) & (xp.abs(decrease) < noise)
-    )
+    doubtful = suspicious & (predicted > 0) & (predicted < noise) & (xp.abs(decrease) < noise)
     slopes = flow.cond(doubtful, slopes_at, lambda _: like(f, 0.0), where)
     return xp.where(doubtful, -slopes / 2, decrease), doubtful

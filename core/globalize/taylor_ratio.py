@@ -86,9 +86,7 @@ def taylor_step(
         finite = xp.isfinite(value)
         decrease = xp.where(finite, f - value, like(f, -1.0))
         refused = finite & ~(ratio_of(c.s, decrease) <= high)
-        decrease, doubtful = recheck(
-            decrease, -model(c.s), f, slopes_at, c.s, refused, flow
-        )
+        decrease, doubtful = recheck(decrease, -model(c.s), f, slopes_at, c.s, refused, flow)
         descends, ratio = decrease > 0, ratio_of(c.s, decrease)
         better = decrease > c.decrease
         wild = ~descends | (ratio > high)

@@ -91,7 +91,9 @@ class NewtonKrylov(Solver):
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low < high:
-            raise ValueError(f"interval is {self.interval}; it must be (low, high), 0 <= low < high")
+            raise ValueError(
+                f"interval is {self.interval}; it must be (low, high), 0 <= low < high"
+            )
         for name, allowed in (
             ("global_gradient", ("mean", "full", "batch")),
             ("negative_curvature", ("gradient", "carry")),
@@ -131,9 +133,7 @@ class NewtonKrylov(Solver):
             total, number = total + oracle.at(state.x, *batch).grad, number + 1
         if number == 0:
             return state
-        return state._replace(
-            global_grad=total / number, counts=state.counts.add(gradients=number)
-        )
+        return state._replace(global_grad=total / number, counts=state.counts.add(gradients=number))
 
     def step(self, oracle: Oracle, state: NewtonKrylovState, *data: Any) -> NewtonKrylovState:
         """Return the state after one batch."""

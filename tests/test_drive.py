@@ -1,0 +1,254 @@
+"""The host loops: options, callbacks, structure in and out, what ends them, bad input."""
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.core.drive import NOT_FINITE_PATIENCE
+from osculant.problems import rosenbrock
+
+
+def square(x, a=0.0):
+    return ((x - a) ** 2).sum()
+
+
+# minimize ----------------------------------------------------------------------------------
+
+
+def test_structure_in_is_structure_out(backend):
+    def fun(p):
+        return ((p["a"] - 1) ** 2).sum() + (p["b"][0] - 2) ** 2
+
+    x0 = {"a": backend.from_numpy(np.zeros((2, 3))), "b": [backend.from_numpy(np.zeros(()))]}
+    solution = osculant.minimize(fun, x0)
+    assert solution.success
+    np.testing.assert_allclose(backend.to_numpy(solution.x["a"]), np.ones((2, 3)))
+    np.testing.assert_allclose(backend.to_numpy(solution.x["b"][0]), 2.0)
+    assert tuple(solution.jac["a"].shape) == (2, 3)
+    assert type(solution.x["a"]) is type(x0["a"])
+
+
+def test_start_and_options_are_left_alone():
+    x0, a = np.array([3.0, 4.0]), np.array([1.0, 1.0])
+    solver = osculant.TrustRegion()
+    solution = osculant.minimize(square, x0, args=(a,), method=solver, tol=1e-9)
+    np.testing.assert_array_equal(x0, [3.0, 4.0])
+    assert solver == osculant.TrustRegion()
+    solution.x[:] = 7.0  # the user's copy
+    np.testing.assert_allclose(solution.state.x, a)
+
+
+@pytest.mark.parametrize("x0", [[3, 4], [3.0, 4.0], (3.0, 4.0)])
+def test_plain_numbers_become_a_float64_array(x0):
+    solution = osculant.minimize(square, x0)
+    assert isinstance(solution.x, np.ndarray) and solution.x.dtype == np.float64
+
+
+def test_function_that_overwrites_its_argument_does_no_harm():
+    def fun(x):
+        x *= 2.0
+        return square(x, 2.0)
+
+    solution = osculant.minimize(fun, np.zeros(2))
+    np.testing.assert_allclose(solution.x, [1.0, 1.0])
+
+
+def test_callback_sees_each_iteration_and_can_end_the_run(backend):
+    seen = []
+
+    def callback(intermediate_result):
+        seen.append(intermediate_result)
+        if intermediate_result.nit == 3:
+            raise StopIteration
+
+    x0 = backend.from_numpy(np.array([-1.2, 1.0]))
+    solution = osculant.minimize(rosenbrock, x0, callback=callback)
+    assert solution.status is osculant.Status.CALLBACK and not solution.success
+    assert solution.nit == 3 == len(seen)
+    assert [r.fun for r in seen] == solution.history["fun"]
+    assert all(type(r.x) is type(x0) for r in seen)
+    np.testing.assert_array_equal(seen[-1].x, solution.x)
+
+
+def test_history_has_a_row_per_iteration():
+    solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]))
+    assert {"fun", "grad_norm", "cost", "radius", "step_norm"} <= set(solution.history)
+    assert {len(column) for column in solution.history.values()} == {solution.nit}
+    assert solution.history["fun"][0] == pytest.approx(24.2)
+    assert solution.history["cost"] == sorted(solution.history["cost"])
+
+
+def test_iteration_limit_is_no_success_and_says_what_to_do():
+    solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]), maxiter=2)
+    assert solution.status is osculant.Status.MAXITER and not solution.success
+    assert solution.nit == 2 and "raise maxiter" in solution.message
+    np.testing.assert_allclose(solution.fun, rosenbrock(solution.x))
+
+
+def test_last_allowed_iteration_may_be_the_one_that_converges():
+    nit = osculant.minimize(rosenbrock, np.array([-1.2, 1.0])).nit
+    solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]), maxiter=nit)
+    assert solution.success and solution.nit == nit
+
+
+def test_result_has_scipys_names_and_behaves_like_a_mapping():
+    solution = osculant.minimize(square, np.zeros(1), args=(1.0,))
+    fields = dict(solution)
+    names = {"x", "fun", "jac", "success", "status", "message", "nit", "nfev", "njev", "nhev"}
+    assert names <= set(fields)
+    assert fields["fun"] is solution["fun"] is solution.fun
+    with pytest.raises(KeyError):
+        solution["hess"]
+
+
+def test_progress_shows_the_loss(capsys):
+    pytest.importorskip("rich", reason="the progress line is drawn by rich")
+    osculant.minimize(square, np.zeros(2), args=(1.0,), progress=True)
+    assert "gradient-equivalents" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [osculant.TrustRegion(), osculant.NewtonKrylov()])
+def test_nothing_finite_at_the_start_is_reported(method):
+    solution = osculant.minimize(lambda x: np.log(x).sum(), np.array([-1.0]), method=method)
+    assert solution.status is osculant.Status.NOT_FINITE and solution.nit <= 1
+    np.testing.assert_array_equal(solution.x, [-1.0])
+
+
+def test_wrong_gradient_ends_as_stalled_and_is_suspected():
+    def fun(x):
+        # Differentiates to -1 while it grows: the comparison hides the sign from the tape.
+        return -x.sum() if isinstance(x, np.ndarray) is False else x.sum()
+
+    solution = osculant.minimize(fun, np.array([1.0]))
+    assert solution.status is osculant.Status.STALLED and "gradient" in solution.message
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: osculant.minimize(square, np.array([1, 2])), TypeError, "astype"),
+        (lambda: osculant.minimize(square, np.array([np.nan])), ValueError, "not finite"),
+        (lambda: osculant.minimize(lambda x: x, np.zeros(3)), ValueError, r"shape \(3,\)"),
+        (lambda: osculant.minimize(lambda x: 1.0, np.zeros(3)), TypeError, "float"),
+        (lambda: osculant.minimize(square, np.zeros(2), method="lbgfs"), ValueError, "there are:"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), method=osculant.Adam),
+            TypeError,
+            r"instance, Adam\(\)",
+        ),
+        (lambda: osculant.minimize(square, np.zeros(2), tol=-1.0), ValueError, "tol is -1.0"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), tol=float("nan")),
+            ValueError,
+            "tol is nan",
+        ),
+        (lambda: osculant.minimize(square, np.zeros(2), maxiter=-1), ValueError, "maxiter is -1"),
+        (lambda: osculant.minimize(square, {}), TypeError, "hold no array"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2, np.float32), args=(np.ones(2),)),
+            TypeError,
+            "returned float64 for parameters of float32",
+        ),
+        (
+            lambda: osculant.minimize(square, {"a": np.zeros(2), "b": np.zeros(2, np.float32)}),
+            TypeError,
+            "one dtype",
+        ),
+    ],
+)
+def test_bad_input_is_told_apart(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# fit ---------------------------------------------------------------------------------------
+
+
+def linear_fit(backend):
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(64, 3)), np.array([1.0, -2.0, 0.5])
+    batches = [
+        (backend.from_numpy(X[i : i + 16]), backend.from_numpy(X[i : i + 16] @ w))
+        for i in range(0, 64, 16)
+    ]
+    start = backend.from_numpy(np.zeros(3))
+    oracle = osculant.oracle(
+        model=lambda w, X: X @ w, loss=lambda z, y: ((z - y) ** 2).mean(), params=start
+    )
+    return oracle, start, batches, w
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "newton-krylov",
+        osculant.NewtonKrylov(global_gradient="full"),
+        osculant.TrustRegion(),
+        osculant.TrustRegion(curvature="gauss-newton"),
+        osculant.SGD(learning_rate=0.2),
+        osculant.Adam(learning_rate=0.1),
+    ],
+    ids=str,
+)
+def test_fit_learns_a_linear_model(backend, solver):
+    oracle, start, batches, w = linear_fit(backend)
+    solution = osculant.fit(oracle, start, batches, solver=solver, epochs=40)
+    assert solution.status is osculant.Status.FINISHED and solution.success
+    assert solution.nit == 40 * len(batches)
+    np.testing.assert_allclose(backend.to_numpy(solution.x), w, atol=1e-2)
+
+
+def test_budget_ends_a_run_within_one_step_of_it(backend):
+    oracle, start, batches, _ = linear_fit(backend)
+    solution = osculant.fit(oracle, start, batches, solver=osculant.Adam(), budget=10)
+    assert solution.status is osculant.Status.BUDGET and solution.nit == 10
+    full = osculant.NewtonKrylov(global_gradient="full")
+    solution = osculant.fit(oracle, start, batches, solver=full, budget=30)
+    assert solution.history["cost"][-2] < 30 <= solution.history["cost"][-1]
+
+
+def test_callback_ends_a_fit(backend):
+    oracle, start, batches, _ = linear_fit(backend)
+
+    def stop(intermediate_result):
+        raise StopIteration
+
+    solution = osculant.fit(oracle, start, batches, solver="adam", epochs=5, callback=stop)
+    assert solution.status is osculant.Status.CALLBACK and solution.nit == 1
+
+
+def test_batch_that_is_not_finite_is_passed_over_and_many_end_the_run(backend):
+    oracle, start, batches, w = linear_fit(backend)
+    X, y = batches[0]
+    poison = (X, y * float("nan"))
+    solution = osculant.fit(oracle, start, [*batches, poison], solver="newton-krylov", epochs=20)
+    np.testing.assert_allclose(backend.to_numpy(solution.x), w, atol=1e-2)
+
+    solution = osculant.fit(oracle, start, [poison] * 100, solver="newton-krylov")
+    assert solution.status is osculant.Status.NOT_FINITE and not solution.success
+    assert solution.nit == NOT_FINITE_PATIENCE
+    np.testing.assert_array_equal(backend.to_numpy(solution.x), np.zeros(3))
+
+
+def test_batches_that_make_no_sense():
+    w = np.zeros(2)
+    oracle = osculant.oracle(square, w)
+    with pytest.raises(ValueError, match="gave nothing"):
+        osculant.fit(oracle, w, [], solver="adam")
+    with pytest.raises(ValueError, match="used up"):
+        osculant.fit(oracle, w, iter([(1.0,)]), solver="adam", epochs=2)
+    with pytest.raises(TypeError, match="must be a tuple"):
+        osculant.fit(oracle, w, [np.ones(2)], solver="adam")
+    with pytest.raises(ValueError, match="epochs is 0"):
+        osculant.fit(oracle, w, [(1.0,)], solver="adam", epochs=0)
+
+
+def test_same_batches_end_at_the_same_parameters_on_every_backend(backend):
+    reference = linear_fit(osculant.backends.get("numpy"))
+    ours = linear_fit(backend)
+    for solver in (osculant.NewtonKrylov(), osculant.TrustRegion(), osculant.Adam()):
+        a, b = (
+            osculant.fit(oracle, start, batches, solver=solver, epochs=3)
+            for oracle, start, batches, _ in (reference, ours)
+        )
+        np.testing.assert_allclose(backend.to_numpy(b.x), a.x, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,50 @@
+"""Curvature in SciPy's hands."""
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.adapters.scipy_adapter import linear_operator
+
+pytest.importorskip("scipy", reason="SciPy is not installed")
+from scipy.sparse.linalg import cg, eigsh
+
+A = np.diag([1.0, 2.0, 5.0]) + 0.3
+
+
+def point(backend):
+    matrix = backend.from_numpy(A)
+    x0 = backend.from_numpy(np.ones(3))
+    return osculant.oracle(lambda x: x @ (matrix @ x) / 2, x0).at(x0)
+
+
+def test_it_is_the_matrix(backend):
+    operator = (point(backend).H + 0.5).to_scipy()
+    assert operator.shape == (3, 3) and operator.dtype == np.float64
+    np.testing.assert_allclose(operator @ np.eye(3), A + 0.5 * np.eye(3), rtol=1e-12)
+    np.testing.assert_allclose(operator.T @ np.ones(3), (A + 0.5 * np.eye(3)) @ np.ones(3))
+    np.testing.assert_allclose(operator @ np.ones((3, 1)), (A @ np.ones(3) + 0.5)[:, None])
+
+
+def test_scipys_solvers_take_it(backend):
+    operator = point(backend).H.to_scipy()
+    b = np.array([1.0, -1.0, 2.0])
+    solved, failed = cg(operator, b, rtol=1e-12)
+    assert failed == 0
+    np.testing.assert_allclose(solved, np.linalg.solve(A, b), rtol=1e-9)
+    np.testing.assert_allclose(eigsh(operator, k=1)[0], np.linalg.eigvalsh(A)[-1:], rtol=1e-9)
+
+
+def test_shifts_and_scales_combine():
+    H = point(osculant.backends.get("numpy")).H
+    np.testing.assert_allclose((2 * (H - 1.0) + 0.25) @ np.eye(3), 2 * A - 1.75 * np.eye(3))
+    np.testing.assert_allclose(-H @ np.eye(3), -A)
+    with pytest.raises(TypeError, match="real numbers"):
+        H + np.ones(3)
+
+
+def test_nothing_is_moved_from_an_accelerator():
+    H = point(osculant.backends.get("numpy")).H
+    H.structure.device = "cuda:0"
+    with pytest.raises(TypeError, match="nothing is moved silently"):
+        linear_operator(H)

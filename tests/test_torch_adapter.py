@@ -1,0 +1,169 @@
+"""The solvers inside torch.optim."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.core import drive
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from osculant.adapters import torch_adapter  # noqa: E402
+
+BOTH = [torch_adapter.TrustRegion, torch_adapter.NewtonKrylov]
+
+
+def regression(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    inputs = torch.randn(20, 3, generator=generator)
+    targets = torch.sin(inputs.sum(dim=1, keepdim=True))
+    return model.to(dtype), inputs.to(dtype), targets.to(dtype)
+
+
+def closure_of(model, inputs, targets):
+    return lambda: torch.nn.functional.mse_loss(model(inputs), targets)
+
+
+def flat(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize("optimizer_of", BOTH)
+def test_it_is_the_solver_and_nothing_else(optimizer_of):
+    """Ten steps equal ten steps of the solver on the functional oracle."""
+    model, inputs, targets = regression()
+    oracle = osculant.oracle(model=model, loss=torch.nn.functional.mse_loss)
+    start = oracle.ravel(dict(model.named_parameters()))
+    solver = getattr(osculant, optimizer_of.__name__)()
+    optimizer = optimizer_of(model.parameters())
+    for _ in range(10):
+        optimizer.step(closure_of(model, inputs, targets))
+    batches = [(inputs, targets)] * 10
+    solution = drive.fit(oracle, oracle.unravel(start), batches, solver=solver)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), solution.x[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer_of", BOTH)
+def test_loss_falls_in_float32_and_gradients_are_left_alone(optimizer_of):
+    model, inputs, targets = regression(torch.float32)
+    closure = closure_of(model, inputs, targets)
+    optimizer = optimizer_of(model.parameters())
+    first = optimizer.step(closure)
+    for _ in range(15):
+        optimizer.step(closure)
+    assert closure().item() < 0.1 * first.item()
+    assert not first.requires_grad and first.dtype == torch.float32
+    assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("optimizer_of", BOTH)
+def test_state_dict_round_trip_is_plain_tensors_and_changes_nothing(optimizer_of):
+    model, inputs, targets = regression(torch.float32)
+    optimizer = optimizer_of(model.parameters())
+    for _ in range(3):
+        optimizer.step(closure_of(model, inputs, targets))
+
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)  # plain tensors: nothing to unpickle
+    assert all(isinstance(v, torch.Tensor) for v in saved["state"][0].values())
+
+    twin = copy.deepcopy(model)
+    resumed = optimizer_of(twin.parameters())
+    resumed.load_state_dict(saved)
+    for _ in range(3):
+        optimizer.step(closure_of(model, inputs, targets))
+        resumed.step(closure_of(twin, inputs, targets))
+    assert torch.equal(flat(model), flat(twin))
+    for name, value in optimizer.state_dict()["state"][0].items():
+        assert torch.equal(value, resumed.state_dict()["state"][0][name]), name
+
+
+def test_lr_scales_the_step_by_group():
+    def moved(**groups):
+        a = torch.nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+        b = torch.nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+        optimizer = torch_adapter.TrustRegion(
+            [{"params": [a], **groups}, {"params": [b]}], radius=100.0
+        )
+        optimizer.step(lambda: (a**2 + b**2).sum())
+        return 3 - a.item(), 3 - b.item()
+
+    assert moved() == pytest.approx((3.0, 3.0))
+    assert moved(lr=0.5) == pytest.approx((1.5, 3.0))
+
+
+def test_lr_scheduler_drives_it():
+    x = torch.nn.Parameter(torch.tensor([8.0], dtype=torch.float64))
+    optimizer = torch_adapter.TrustRegion([x], lr=0.5, radius=100.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=2.0)
+    optimizer.step(lambda: (x**2).sum())
+    assert x.item() == pytest.approx(4.0)
+    scheduler.step()
+    optimizer.step(lambda: (x**2).sum())
+    assert x.item() == pytest.approx(0.0)
+
+
+def test_frozen_parameters_stay():
+    model, inputs, targets = regression()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.clone()
+    torch_adapter.NewtonKrylov(model.parameters()).step(closure_of(model, inputs, targets))
+    assert torch.equal(model[0].weight, frozen)
+
+
+def test_a_step_draws_one_dropout_mask():
+    model, inputs, targets = regression()
+    model.insert(2, torch.nn.Dropout(0.5))
+    masks = []
+    model[2].register_forward_hook(lambda module, args, out: masks.append(out == 0))
+    torch.manual_seed(0)
+    optimizer = torch_adapter.TrustRegion(model.parameters())
+    optimizer.step(closure_of(model, inputs, targets))
+    assert len(masks) >= 2 and all(torch.equal(mask, masks[0]) for mask in masks)
+    seen = len(masks)
+    optimizer.step(closure_of(model, inputs, targets))
+    assert not torch.equal(masks[seen], masks[0])
+
+
+@pytest.mark.parametrize(
+    ("closure_of", "error", "message"),
+    [
+        (lambda x: None, TypeError, "needs a closure"),
+        (lambda x: lambda: _backward((x**2).sum()), RuntimeError, r"called backward\(\)"),
+        (lambda x: lambda: (x**2).sum().item(), TypeError, "the closure returned a float"),
+        (lambda x: lambda: x**2, ValueError, r"shape \(2,\)"),
+    ],
+)
+def test_closures_that_cannot_work_say_why_and_move_nothing(closure_of, error, message):
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    with pytest.raises(error, match=message):
+        torch_adapter.TrustRegion([x]).step(closure_of(x))
+    assert x.tolist() == [1.0, 2.0]
+
+
+def _backward(loss):
+    loss.backward()
+    return loss
+
+
+def test_loss_that_is_not_finite_moves_nothing():
+    x = torch.nn.Parameter(torch.tensor([-1.0]))
+    loss = torch_adapter.NewtonKrylov([x]).step(lambda: x.log().sum())
+    assert np.isnan(loss.item()) and x.item() == -1.0
+
+
+def test_gauss_newton_needs_more_than_a_closure():
+    x = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch_adapter.TrustRegion([x], curvature="gauss-newton")
+    with pytest.raises(osculant.ProductUnavailable, match="needs ggn"):
+        optimizer.step(lambda: (x**2).sum())
