@@ -34,7 +34,8 @@ def linear_operator(operator: Operator) -> Any:
     --------
     >>> import numpy as np, osculant
     >>> from scipy.sparse.linalg import eigsh
-    >>> pt = osculant.oracle(lambda x: (np.arange(1.0, 5.0) * x**2).sum(), np.ones(4)).at(np.ones(4))
+    >>> oracle = osculant.oracle(lambda x: (np.arange(1.0, 5.0) * x**2).sum(), np.ones(4))
+    >>> pt = oracle.at(np.ones(4))
     >>> round(float(eigsh(pt.H.to_scipy(), k=1)[0][0]), 6)
     8.0
     """

@@ -68,7 +68,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr})
         self.solver = solver
 
-    def step(self, closure: Closure | None = None) -> torch.Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> torch.Tensor:
         """Take one step and return the loss where it started, as a 0-d tensor.
 
         Parameters

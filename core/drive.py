@@ -58,7 +58,7 @@ class _Report(NamedTuple):
 
 
 def _advance(solver: Solver, oracle: Oracle, state: Any, *data: Any) -> tuple[Any, _Report]:
-    """Step, and reduce to scalars what the host wants to know, so that one compiled call does both."""
+    """Step, and reduce what the host wants to know to scalars, in one compiled call."""
     state = solver.step(oracle, state, *data)
     columns = {"fun": state.value, "grad_norm": norm(state.grad), **solver.report(state)}
     return state, _Report(state.status, state.counts, columns)
@@ -263,6 +263,7 @@ def _epoch(run: _Run, batches: Iterable[tuple[Any, ...]], budget: float) -> Stat
 
 
 def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
+    """Raise unless ``solver`` can start at ``x`` with what ``oracle`` offers."""
     if not isinstance(solver, Solver):
         raise TypeError(
             f"solver is {solver!r}; pass an instance such as osculant.TrustRegion(), not a "

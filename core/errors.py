@@ -1,4 +1,4 @@
-"""The errors that osculant raises on its own account; bad values and types raise the built-in ones."""
+"""The library's own errors; bad values and types raise the built-in ones."""
 
 
 class OsculantError(Exception):

@@ -44,7 +44,7 @@ class Flow:
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 
     def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
-        """Return ``function`` compiled, if the framework compiles; the eager one returns it as it is.
+        """Return ``function`` compiled where the framework compiles; here, as it is.
 
         Parameters
         ----------

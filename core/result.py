@@ -53,7 +53,7 @@ class Status(IntEnum):
 
     @property
     def success(self) -> bool:
-        """Whether the run did what it was asked to: met its tolerance, or spent what it was given."""
+        """Whether the run met its tolerance, or spent what it was given to spend."""
         return self in (Status.CONVERGED, Status.BUDGET, Status.FINISHED)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -64,7 +65,9 @@ class Structure:
         self.names = tuple(name or "x" for name in names)
         self.shapes = tuple(tuple(leaf.shape) for leaf in leaves)
         self.sizes = tuple(math.prod(shape) for shape in self.shapes)
-        self.size = sum(self.sizes)
+        bounds = [0, *accumulate(self.sizes)]
+        self.size = bounds[-1]
+        self._slices = tuple(slice(a, b) for a, b in pairwise(bounds))
         self.dtype = leaves[0].dtype
         self.device = array_api_compat.device(leaves[0])
         self.xp = namespace(leaves[0])
@@ -82,18 +85,15 @@ class Structure:
     @property
     def groups(self) -> Mapping[str, slice]:
         """Where each leaf lies in the vector, by name."""
-        bounds = [0]
-        for size in self.sizes:
-            bounds.append(bounds[-1] + size)
-        slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-        return MappingProxyType(dict(zip(self.names, slices, strict=True)))
+        return MappingProxyType(dict(zip(self.names, self._slices, strict=True)))
 
     def leaves(self, tree: Any) -> list[Array]:
         """Return the leaves of ``tree``, having checked them against this structure."""
         names, leaves, treedef = self.trees.flatten(tree)
         if treedef != self.treedef:
             raise ValueError(
-                f"the tree has another structure than the parameters: {treedef} instead of {self.treedef}"
+                f"the tree has another structure than the parameters: {treedef} "
+                f"instead of {self.treedef}"
             )
         for name, leaf, shape in zip(names, leaves, self.shapes, strict=True):
             _check_leaf(name, leaf, None)
@@ -139,10 +139,6 @@ class Structure:
             return xp.asarray(flat, dtype=self.dtype, copy=True) if copy else flat
         return xp.concat([xp.reshape(leaf, (-1,)) for leaf in leaves])
 
-    @property
-    def _slices(self) -> tuple[slice, ...]:
-        return tuple(self.groups.values())
-
     def check(self, vector: Array, *, columns: bool = False, name: str = "the vector") -> None:
         """Raise unless ``vector`` has shape (n,), or (n, k) if ``columns``, and the right dtype."""
         check_vector(vector, self.size, self.dtype, self.xp, columns=columns, name=name)
@@ -157,7 +153,7 @@ def check_vector(
     columns: bool = False,
     name: str = "the vector",
 ) -> None:
-    """Raise unless ``vector`` is of this namespace, dtype and length (``columns`` allows (n, k))."""
+    """Raise unless ``vector`` is of this namespace, dtype and length; ``columns`` allows (n, k)."""
     if not is_array(vector) or namespace(vector) != xp:
         raise TypeError(
             f"{name} is a {type(vector).__module__}.{type(vector).__name__}, not an array of "

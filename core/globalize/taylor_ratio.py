@@ -69,8 +69,8 @@ def taylor_step(
     ratio grows like s^2, which gives the factor by which to shrink, kept in [0.1, 0.7];
     (3) a ratio below the interval says that the quadratic can be trusted, so the step is
     stretched only where the quadratic itself goes on descending (never beyond the minimiser
-    s = 1 of a Krylov solve), and not where it has just been shrunk; (4) if no attempt falls inside, the best that descends
-    is taken.
+    s = 1 of a Krylov solve), and not where it has just been shrunk; (4) if no attempt falls
+    inside, the best that descends is taken.
     """
     xp = namespace(f)
     low, high = interval

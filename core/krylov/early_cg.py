@@ -65,7 +65,7 @@ def early_cg(
     search : Search
         Where to go on from; :func:`start` makes a new one.
     tolerance : 0-d array
-        Stop once \\|r\\| is at most this.
+        Stop once |r| is at most this.
     maxiter : int or 0-d integer array
         Most products.
     flatness : float

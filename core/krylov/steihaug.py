@@ -54,7 +54,7 @@ def steihaug(
     radius : 0-d array
         Trust radius, positive.
     rtol : 0-d array
-        Stop once \\|g + B s\\| <= rtol \\|g\\|.
+        Stop once |g + B s| <= rtol |g|.
     maxiter : int or 0-d integer array
         Most products; 0 returns s = 0.
     flow : Flow

@@ -50,7 +50,7 @@ class Solver(ABC):
     """
 
     gtol: float = 0.0
-    """Largest absolute gradient entry at which to stop; 0, as stochastic runs want, never stops :func:`osculant.fit`."""
+    """Largest absolute gradient entry at which to stop; 0, for batches, never stops a fit."""
 
     @abstractmethod
     def init(self, oracle: Oracle, x: Array, *data: Any) -> Any:

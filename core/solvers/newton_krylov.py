@@ -52,7 +52,7 @@ class NewtonKrylov(Solver):
     max_inner : int
         Most Hessian products per step; the paper: "seldom iterates more than 20".
     forcing : float
-        CG stops at \\|r\\| <= forcing \\|g\\|.
+        CG stops at |r| <= forcing |g|.
     interval : tuple of float
         Taylor ratios accepted as they are, the method's one hyper-parameter (the paper's value
         is lost; ours is calibrated by ``benchmarks/newton_krylov.py``).

@@ -31,7 +31,7 @@ class TrustRegionState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrustRegion(Solver):
-    """Minimise m(s) = f + g's + s'Bs/2 within \\|s\\| <= radius, by Steihaug-Toint CG.
+    """Minimise m(s) = f + g's + s'Bs/2 within |s| <= radius, by Steihaug-Toint CG.
 
     B is the Hessian or the Gauss-Newton matrix, known by its products only. A step that the
     function does not confirm is shortened along itself at the price of a forward pass each.
@@ -39,14 +39,14 @@ class TrustRegion(Solver):
     Parameters
     ----------
     radius : float, optional
-        Radius to start with, in the units of x. By default clip(\\|g\\|/10, 1, 100)
+        Radius to start with, in the units of x. By default clip(|g|/10, 1, 100)
         (JSOSolvers.jl, trunk).
     curvature : {"hessian", "gauss-newton"}
         What B is; Gauss-Newton needs an oracle built from a model and a loss.
     max_inner : int, optional
         Most products per step; by default max(2n, 50) (trunk).
     forcing : float
-        The subproblem is solved to min(forcing, sqrt\\|g\\|) \\|g\\|: superlinear convergence at
+        The subproblem is solved to min(forcing, sqrt|g|) |g|: superlinear convergence at
         the least cost (Nocedal and Wright 2006, Algorithm 7.1).
     max_radius : float, optional
         The radius never grows beyond this; by default 1/sqrt(eps) (trunk).
@@ -64,9 +64,9 @@ class TrustRegion(Solver):
     Examples
     --------
     >>> import numpy as np, osculant
-    >>> solution = osculant.minimize(
-    ...     lambda x: (x - np.log(x)).sum(), np.array([5.0]), method=osculant.TrustRegion(radius=50.0)
-    ... )
+    >>> solver = osculant.TrustRegion(radius=50.0)
+    >>> x0 = np.array([5.0])
+    >>> solution = osculant.minimize(lambda x: (x - np.log(x)).sum(), x0, method=solver)
     >>> solution.success, int(solution.state.rejected)
     (True, 2)
     """
