@@ -94,6 +94,13 @@ def scipy_least_squares(method: str, problem: Problem) -> Claim:
 
 # pytorch-minimize ---------------------------------------------------------------------------
 
+_TORCH: dict[str, dict[str, Any]] = {
+    "l-bfgs": {"gtol": TOLERANCE, "xtol": 0.0, "gtd_tol": 0.0},
+    "bfgs": {"gtol": TOLERANCE, "xtol": 0.0, "gtd_tol": 0.0},
+    "newton-cg": {"xtol": 1e-12},
+    "trust-ncg": {"gtol": TOLERANCE},
+}
+
 
 def torch_minimize(method: str, problem: Problem) -> Claim:
     import torch
@@ -101,7 +108,7 @@ def torch_minimize(method: str, problem: Problem) -> Claim:
 
     fun = _torch_function(problem)
     x0 = torch.from_numpy(np.array(problem.x0))
-    options = {"gtol": TOLERANCE} if method not in ("newton-cg", "newton-exact") else {}
+    options = dict(_TORCH[method])  # which the callee writes to
     result = torchmin.minimize(fun, x0, method=method, max_iter=MANY, options=options)
     return Claim(result.x.numpy(), bool(result.success), str(result.message))
 
@@ -261,7 +268,7 @@ def peers() -> dict[str, Peer]:
         "scipy least_squares-trf": Peer(partial(scipy_least_squares, "trf"), "scipy", True),
         **{
             f"pytorch-minimize {name}": Peer(partial(torch_minimize, name), "torchmin")
-            for name in ("l-bfgs", "bfgs", "newton-cg", "trust-ncg")
+            for name in _TORCH
         },
         **{
             f"optimistix {name}": Peer(partial(optimistix_minimise, name), "optimistix", residuals)

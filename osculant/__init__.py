@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import backends as backends
 from .api import fit as fit
 from .api import minimize as minimize
+from .backends import multicomplex as multicomplex
 from .backends import oracle as oracle
 from .core.errors import BackendUnavailable as BackendUnavailable
 from .core.errors import DataFormatError as DataFormatError

@@ -319,7 +319,8 @@ def load_libsvm(
     n_features : int, optional
         Number of columns; the greatest index by default. Give it to read two files alike.
     dense : bool
-        Whether to return the inputs as a NumPy array instead of a sparse one.
+        Whether to return the inputs as a NumPy array instead of a sparse one. The models of
+        :mod:`osculant.problems` take dense inputs.
     dtype : numpy dtype
 
     Returns

@@ -132,9 +132,7 @@ def _first(m: int) -> int:
     return (1 << m.bit_count()) - 1
 
 
-def _for_each_set(
-    compute: Callable[[int], Any], size: int, operands: Sequence[Parts]
-) -> Parts:
+def _for_each_set(compute: Callable[[int], Any], size: int, operands: Sequence[Parts]) -> Parts:
     """Return ``compute(m)`` for each set m of units, once for those that the operands share."""
     if not all(map(symmetric, operands)):
         return tuple(compute(m) for m in range(size))
@@ -190,5 +188,3 @@ def _fitted(xp: Namespace, part: Array, spec: Spec) -> Array:
     if part.dtype != spec.dtype:
         part = xp.astype(part, spec.dtype)
     return part if tuple(part.shape) == spec.shape else xp.broadcast_to(part, spec.shape)
-
-

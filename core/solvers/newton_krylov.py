@@ -52,10 +52,10 @@ class NewtonKrylov(Solver):
     max_inner : int
         Most Hessian products per step; the paper: "seldom iterates more than 20".
     forcing : float
-        CG stops at |r| <= forcing |g|.
+        CG stops at |r| <= forcing |g| (calibrated as ``interval`` is).
     interval : tuple of float
         Taylor ratios accepted as they are, the method's one hyper-parameter (the paper's value
-        is lost; ours is calibrated by ``benchmarks/newton_krylov.py``).
+        is lost; ours is calibrated in ``docs/reports/newton_krylov.md``).
     attempts : int
         Most step lengths tried per step; each costs one forward pass.
     global_gradient : {"mean", "full", "batch"}
@@ -81,8 +81,8 @@ class NewtonKrylov(Solver):
     """
 
     max_inner: int = 20
-    forcing: float = 0.1
-    interval: tuple[float, float] = (0.05, 0.5)
+    forcing: float = 0.3
+    interval: tuple[float, float] = (0.05, 1.0)
     attempts: int = 8
     global_gradient: Literal["mean", "full", "batch"] = "mean"
     decay: float = 0.9
