@@ -20,7 +20,8 @@ import optree
 from ..core.arrays import is_array, namespace
 from ..core.errors import BackendUnavailable
 from ..core.oracle import Objective, Oracle
-from ..core.structure import Structure
+from . import strategies
+from .strategies import Strategy
 
 #: The backends that are modules here: name, the framework's own name, and its arrays' test.
 _BACKENDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -76,6 +77,8 @@ def oracle(
     loss: Callable[..., Any] | None = None,
     params: Any = None,
     backend: str | None = None,
+    products: Strategy = "autodiff",
+    **functions: Callable[..., Any],
 ) -> Oracle:
     """Return the oracle of a function: its values, gradients and curvature products.
 
@@ -100,6 +103,18 @@ def oracle(
         whose ``requires_grad`` is False.
     backend : str, optional
         ``"numpy"``, ``"torch"``, ``"jax"`` or ``"cupy"``: raise unless the arrays are its own.
+    products : str, ComplexStep or FiniteDifference
+        Where derivatives come from. ``"autodiff"``; ``"complex-step"``, H v = Im g(x + ihv) / h
+        with g the gradient by automatic differentiation or your own; ``"finite-difference"``, for
+        functions that can only be called. The classes, in :mod:`osculant.backends.strategies`,
+        have options.
+    **functions
+        Functions of your own for any of ``value``, ``grad``, ``hvp``, ``vhv``, ``ggn``, ``vgv``,
+        ``jvp``, ``vjp``, ``loss_hvp``, which are called instead and never traced: ``value`` and
+        ``grad`` as ``grad(params, *data)``, the others as ``hvp(params, v, *data)``. ``grad`` and
+        what else has the parameters' size takes and returns trees like them. With ``value``,
+        ``fun`` may be left out. A ``grad`` that accepts complex arrays has exact Hessian products
+        by ``products="complex-step"``.
 
     Returns
     -------
@@ -123,6 +138,8 @@ def oracle(
     >>> point.grad, point.hvp(np.array([1.0, 1.0]))
     (array([ 3., 12.]), array([ 6., 12.]))
     """
+    if fun is None and model is None:
+        fun = functions.get("value")
     if fun is not None and x0 is not None and model is None and loss is None and params is None:
         objective, example = Objective(fun=fun), as_parameters(x0)
     elif fun is None and x0 is None and model is not None and loss is not None:
@@ -136,11 +153,10 @@ def oracle(
     name = framework(example)
     if backend is not None and backend != name:
         raise TypeError(_mismatch(get(backend), backend, name))
-    if name in _BACKENDS:
-        return get(name).make_oracle(objective, example)
-    from .tape.oracle import TapeOracle
-
-    return TapeOracle(objective, Structure(example))
+    module = get(name if name in _BACKENDS else "numpy")  # whose tape runs on any namespace
+    return strategies.build(
+        objective, example, products, functions, module.make_oracle, module.make_holomorphic
+    )
 
 
 def as_parameters(params: Any) -> Any:

@@ -9,7 +9,7 @@ the same functions are inlined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial, wraps
 from typing import Any, NamedTuple
 
@@ -25,10 +25,14 @@ from ..core.oracle import (
     Objective,
     Oracle,
     Point,
+    Product,
     check_outputs,
     check_scalar,
 )
 from ..core.structure import Structure, Trees
+
+#: The parameters x, of shape (n,), and the data.
+Place = tuple[Array, tuple[Any, ...]]
 
 X64_REMEDY = (
     "JAX computes in 32 bits unless jax.config.update('jax_enable_x64', True) is called when "
@@ -52,6 +56,13 @@ def make_oracle(objective: Objective, params: Any) -> JaxOracle:
             "plain function of the parameters"
         ) from error
     return JaxOracle(objective, Structure(params, JAX_TREES))
+
+
+def make_holomorphic(objective: Objective, structure: Structure) -> Oracle:
+    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
+    from .strategies.jax_extension import HolomorphicJaxOracle  # which builds on this module
+
+    return HolomorphicJaxOracle(objective, structure)
 
 
 def from_numpy(array: np.ndarray, device: Any = None) -> jax.Array:
@@ -149,12 +160,13 @@ class JaxOracle(Oracle):
     """
 
     flow = JaxFlow()
+    products = HESSIAN_PRODUCTS | {Product.THIRD}
 
     def __init__(self, objective: Objective, structure: Structure) -> None:
         super().__init__(structure)
         self.objective = objective
         if objective.composite:
-            self.products = HESSIAN_PRODUCTS | GAUSS_NEWTON_PRODUCTS
+            self.products |= GAUSS_NEWTON_PRODUCTS
         self._hash = hash((objective, structure))
 
     def __eq__(self, other: object) -> bool:
@@ -170,7 +182,7 @@ class JaxOracle(Oracle):
     def at(self, x: Array, *data: Any) -> JaxPoint:
         """Linearise once at ``x``, of shape (n,)."""
         self._check(x, data)
-        return JaxPoint(self, *_linearize(self, x, data))
+        return JaxPoint(self, (x, data), *_linearize(self, x, data))
 
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d array, by a forward pass that keeps nothing."""
@@ -198,6 +210,8 @@ class JaxPoint(Point):
     Parameters
     ----------
     oracle : JaxOracle
+    place : tuple
+        The parameters x and the data, for derivatives beyond the second.
     values : Values
         What was computed at the point.
     tangents : Partial
@@ -209,9 +223,10 @@ class JaxPoint(Point):
     oracle: JaxOracle
 
     def __init__(
-        self, oracle: JaxOracle, values: Values, tangents: Any, loss_tangents: Any
+        self, oracle: JaxOracle, place: Place, values: Values, tangents: Any, loss_tangents: Any
     ) -> None:
         super().__init__(oracle)
+        self._place = place
         self._values = values
         self._tangents = tangents
         self._loss_tangents = loss_tangents
@@ -232,6 +247,11 @@ class JaxPoint(Point):
         z = self._values.outputs
         return super().outputs if z is None else z.reshape(-1)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape in which the loss takes the model's outputs."""
+        return tuple(self._values.outputs.shape)
+
     def _hvp(self, v: Array) -> Array:
         return _hvp(self.oracle, self._tangents, v)
 
@@ -246,6 +266,12 @@ class JaxPoint(Point):
 
     def _ggn(self, v: Array) -> Array:
         return _ggn(self.oracle, self._tangents, v)
+
+    def _third(self, v: Array) -> Callable[[Array], Array]:
+        return partial(_dhvp, self.oracle, self._place, v)
+
+    def _taylor(self, v: Array, order: int) -> Sequence[Array]:
+        return _taylor(self.oracle, order, self._place, v)
 
     def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
         return product(V)  # what is compiled below takes columns too
@@ -362,3 +388,40 @@ def _pull_back(structure: Structure, tangents: Any, w: Array) -> Array:
 
 
 _vjp = _product(_pull_back)
+
+# Beyond the second derivative, where the linear map no longer serves -------------------------
+
+
+def _fun(oracle: JaxOracle, data: tuple[Any, ...], x: Array) -> Array:
+    structure = oracle.structure
+    return _checked(oracle, oracle.objective(structure.build(structure.split(x)), *data))
+
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def _dhvp(oracle: JaxOracle, place: Place, v: Array, W: Array) -> Array:
+    """Return D^3 f[v, w, .] for W of shape (n,) or (n, k), forward over forward over reverse."""
+    x, data = place
+    grad = jax.grad(partial(_fun, oracle, data))
+
+    def hvp(w: Array, x: Array) -> Array:
+        return jax.jvp(grad, (x,), (w,))[1]
+
+    def one(w: Array) -> Array:
+        return jax.jvp(partial(hvp, w), (x,), (v,))[1]
+
+    return one(W) if W.ndim == 1 else jax.vmap(one, in_axes=1, out_axes=1)(W)
+
+
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _taylor(oracle: JaxOracle, order: int, place: Place, v: Array) -> list[Array]:
+    """Return the derivatives at t = 0 of f(x + t v), by nested jvp: jet lacks many rules."""
+    x, data = place
+    t = jnp.zeros((), dtype=x.dtype)
+
+    def derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
+
+    functions: list[Callable[[Array], Array]] = [lambda t: _fun(oracle, data, x + t * v)]
+    for _ in range(order):
+        functions.append(derivative(functions[-1]))
+    return [function(t) for function in functions]

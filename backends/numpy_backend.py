@@ -17,6 +17,11 @@ def make_oracle(objective: Objective, params: Any) -> TapeOracle:
     return TapeOracle(objective, Structure(params))
 
 
+def make_holomorphic(objective: Objective, structure: Structure) -> TapeOracle:
+    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
+    return TapeOracle(objective, structure)
+
+
 def from_numpy(array: np.ndarray) -> Array:
     """Return a copy of ``array``, of the same dtype."""
     return np.array(array)

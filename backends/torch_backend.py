@@ -23,6 +23,7 @@ from ..core.oracle import (
     Objective,
     Oracle,
     Point,
+    Product,
     check_outputs,
     check_scalar,
 )
@@ -46,6 +47,13 @@ def make_oracle(objective: Objective, params: Any) -> TorchOracle:
         _check_names(objective.model, params)
         objective = objective._replace(model=_functional(objective.model))
     return TorchOracle(objective, Structure(params))
+
+
+def make_holomorphic(objective: Objective, structure: Structure) -> TorchOracle:
+    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
+    from .strategies.torch_extension import HolomorphicTorchOracle  # which builds on this module
+
+    return HolomorphicTorchOracle(objective, structure)
 
 
 def module_parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -81,11 +89,13 @@ class TorchOracle(Oracle):
     created in ``inference_mode`` PyTorch cannot differentiate through, and says so.
     """
 
+    products = HESSIAN_PRODUCTS | {Product.THIRD}
+
     def __init__(self, objective: Objective, structure: Structure) -> None:
         super().__init__(structure)
         self.objective = objective
         if objective.composite:
-            self.products = HESSIAN_PRODUCTS | GAUSS_NEWTON_PRODUCTS
+            self.products |= GAUSS_NEWTON_PRODUCTS
 
     def at(self, x: Array, *data: Any) -> TorchPoint:
         """Linearise once at ``x``, of shape (n,)."""
@@ -151,6 +161,11 @@ class TorchPoint(Point):
         """The model's outputs, flattened to shape (m,)."""
         return self._join([self._z]) if self.oracle.objective.composite else super().outputs
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape in which the loss takes the model's outputs."""
+        return tuple(self._z.shape)
+
     @cached_property
     @torch.inference_mode(False)
     def _first(self) -> tuple[Any, Sequence[Array]]:
@@ -182,6 +197,28 @@ class TorchPoint(Point):
     def _loss_hvp(self, w: Array) -> Array:
         u, _ = self._second
         return self._join(_pull([u], [self._z], [self._like_z(w)]))
+
+    @torch.inference_mode(False)
+    def _third(self, v: Array) -> Callable[[Array], Array]:
+        _, g = self._second
+        Hv = _pull(g, self._leaves, self._split(v), create_graph=True)
+        _refuse_once_differentiable(Hv)
+        return lambda w: self._join(_pull(Hv, self._leaves, self._split(w)))
+
+    @torch.inference_mode(False)
+    def _taylor(self, v: Array, order: int) -> Sequence[Array]:
+        """Differentiate along ``v``, again and again, in the graph that is there."""
+        direction = self._split(v.detach())
+        term, terms = self._value, [self.value]
+        for _ in range(order):
+            seed = torch.ones_like(term.detach())
+            slope = _pull([term], self._leaves, [seed], create_graph=True)
+            _refuse_once_differentiable(slope)
+            term = torch.stack(
+                [torch.sum(d * t) for d, t in zip(slope, direction, strict=True)]
+            ).sum()
+            terms.append(term.detach().clone())
+        return terms
 
     def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
         _ = self._first  # records outside vmap

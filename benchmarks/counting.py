@@ -232,25 +232,12 @@ class Problem:
         return r
 
     def jacobian(self, x: np.ndarray) -> np.ndarray:
-        pt = self._jacobian_point(x)
+        assert self._composite is not None
+        pt = self._point(x, self._composite)
         m, n = pt.outputs.size, x.size
         self.ledger.spend("jvp", min(m, n), dense=True)
         self.ledger.see(float(pt.value), pt.grad)
         return np.array(pt.jvp(np.eye(n)) if n <= m else pt.vjp(np.eye(m)).T)
-
-    def jvp(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
-        pt = self._jacobian_point(x)
-        self.ledger.spend("jvp")
-        return np.array(pt.jvp(np.asarray(v)))
-
-    def vjp(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-        pt = self._jacobian_point(x)
-        self.ledger.spend("vjp")
-        return np.array(pt.vjp(np.asarray(u)))
-
-    def _jacobian_point(self, x: np.ndarray) -> Any:
-        assert self._composite is not None
-        return self._point(x, self._composite)
 
     def settle(self, x: np.ndarray) -> bool:
         """Judge the point that a solver returned, at no charge, and return whether B holds.

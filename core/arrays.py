@@ -55,6 +55,27 @@ def _device(x: Array) -> Any:
     return device if device is None or getattr(x, "committed", True) else None
 
 
+def is_complex(x: Any) -> bool:
+    """Whether ``x`` is an array of complex entries."""
+    return is_array(x) and bool(namespace(x).isdtype(x.dtype, "complex floating"))
+
+
+def complex_dtype(xp: Namespace, dtype: Any) -> Any:
+    """Return the complex dtype whose parts are of a real floating ``dtype``."""
+    return xp.result_type(dtype, xp.complex64)
+
+
+def join_parts(re: Any, im: Array) -> Array:
+    """Return re + i im as a new array of the shape of ``im``, to which ``re`` broadcasts."""
+    xp = namespace(im)
+    dtype = complex_dtype(xp, im.dtype)
+    if not (array_api_compat.is_numpy_array(im) or array_api_compat.is_cupy_array(im)):
+        return re + xp.astype(im, dtype) * 1j
+    z = xp.empty(im.shape, dtype=dtype, device=array_api_compat.device(im))
+    z.real, z.imag = re, im
+    return z
+
+
 def eps(x: Array) -> float:
     """Machine epsilon of ``x``'s dtype."""
     return float(namespace(x).finfo(x.dtype).eps)

@@ -13,6 +13,10 @@ class NotDifferentiable(OsculantError, TypeError):
     """A function that has no derivative rule was met while a program was being differentiated."""
 
 
+class NotAnalytic(OsculantError, TypeError):
+    """A complex step met code that cannot be extended to complex arguments."""
+
+
 class BackendUnavailable(OsculantError, ImportError):
     """A backend's framework is not installed, or its device is not there."""
 

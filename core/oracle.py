@@ -8,7 +8,7 @@ once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,6 +30,7 @@ class Product(StrEnum):
     JVP = "jvp"
     VJP = "vjp"
     LOSS_HVP = "loss_hvp"
+    THIRD = "third"
 
 
 #: The products of a plain scalar function.
@@ -126,9 +127,10 @@ class Oracle(ABC):
 class Point(ABC):
     """A function linearised at one place.
 
-    A backend supplies :attr:`value`, :attr:`grad` and whichever of ``_hvp``, ``_jvp``, ``_vjp``
-    and ``_loss_hvp`` it has, each for one vector, and declares them in ``oracle.products``.
-    The k-at-once forms, the quadratic forms and Gauss-Newton are derived from these.
+    A backend supplies :attr:`value`, :attr:`grad` and whichever of ``_hvp``, ``_jvp``, ``_vjp``,
+    ``_loss_hvp`` and ``_third`` it has, each for one vector, and declares them in
+    ``oracle.products``. The k-at-once forms, the quadratic and cubic forms, Taylor coefficients
+    and Gauss-Newton are derived from these.
 
     Parameters
     ----------
@@ -156,6 +158,11 @@ class Point(ABC):
         """The model's outputs, flattened to shape (m,)."""
         raise self._unavailable(Product.JVP)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape in which the loss takes the model's outputs."""
+        return tuple(self.outputs.shape)
+
     def _hvp(self, v: Array) -> Array:
         raise self._unavailable(Product.HVP)
 
@@ -167,6 +174,14 @@ class Point(ABC):
 
     def _loss_hvp(self, u: Array) -> Array:
         raise self._unavailable(Product.LOSS_HVP)
+
+    def _third(self, v: Array) -> Callable[[Array], Array]:
+        """Return w -> D^3 f[v, w, .], of shape (n,): what depends on v alone is done once."""
+        raise self._unavailable(Product.THIRD)
+
+    def _taylor(self, v: Array, order: int) -> Sequence[Array]:
+        """Return f, D f[v], ..., D^order f[v, ..., v], each 0-d, for an order above 3."""
+        raise self._unavailable(Product.THIRD, f"to order {order}")
 
     def _ggn(self, v: Array) -> Array:
         return self._vjp(self._loss_hvp(self._jvp(v)))
@@ -212,6 +227,40 @@ class Point(ABC):
         JV = self.jvp(V)
         return _columnwise_dot(JV, self.loss_hvp(JV))
 
+    def third(self, V: Array) -> Array:
+        """Return D^3 f[v, v, v] for each column v of V: 0-d for V of shape (n,), (k,) for (n, k).
+
+        It may evaluate the function again, once for each column.
+        """
+        self._check(Product.THIRD, V)
+        if V.ndim == 1:
+            return dot(V, self._third(V)(V))
+        return namespace(V).stack([self.third(V[:, j]) for j in range(V.shape[1])])
+
+    def dhvp(self, v: Array, W: Array) -> Array:
+        """Return D^3 f[v, w, .] for W of shape (n,) or (n, k): the derivative of H W along v.
+
+        ``dhvp(v, v)`` is the gradient of v'Hv. As :meth:`third`, it is declared by
+        ``Product.THIRD``, and may evaluate the function again, once for v.
+        """
+        self._check(Product.THIRD, v, columns=False)
+        return self._apply(Product.THIRD, self._third(v), W)
+
+    def taylor(self, v: Array, order: int = 3) -> tuple[Array, ...]:
+        """Return (f, D f[v], D^2 f[v, v], ..., D^order f[v, ..., v]), each 0-d, for v of shape (n,).
+
+        The derivatives at t = 0 of f(x + t v); Taylor's polynomial divides the k-th by k!. Above
+        order 3 not every oracle goes on.
+        """
+        if order < 0:
+            raise ValueError(f"order is {order}; it must not be negative")
+        if order > 3:
+            self._check(Product.THIRD, v, columns=False)
+            return tuple(self._taylor(v, order))
+        self._check(Product.GRAD, v, columns=False)
+        terms = [lambda: self.value, lambda: dot(self.grad, v), lambda: self.vhv(v)]
+        return tuple(term() for term in [*terms, lambda: self.third(v)][: order + 1])
+
     @property
     def H(self) -> Operator:
         """The Hessian as an operator: ``pt.H @ V``, ``(pt.H + 0.1).to_scipy()``."""
@@ -234,13 +283,17 @@ class Point(ABC):
         *,
         of_outputs: bool = False,
     ) -> Array:
+        self._check(product, V, of_outputs=of_outputs)
+        return primitive(V) if V.ndim == 1 else self._columns(primitive, V)
+
+    def _check(
+        self, product: Product, V: Array, *, columns: bool = True, of_outputs: bool = False
+    ) -> None:
         self._require(product)
         structure = self.oracle.structure
         size = self.outputs.shape[0] if of_outputs else structure.size
-        check_vector(
-            V, size, structure.dtype, structure.xp, columns=True, name=f"the argument of {product}"
-        )
-        return primitive(V) if V.ndim == 1 else self._columns(primitive, V)
+        name = f"the argument of {product}"
+        check_vector(V, size, structure.dtype, structure.xp, columns=columns, name=name)
 
     def _require(self, product: Product) -> None:
         if product not in self.oracle.products:
@@ -254,12 +307,12 @@ class Point(ABC):
         for product in GAUSS_NEWTON_PRODUCTS
     }
 
-    def _unavailable(self, product: Product) -> ProductUnavailable:
+    def _unavailable(self, product: Product, what: str = "") -> ProductUnavailable:
         remedy = self._remedies.get(
             product, "the NumPy, PyTorch and JAX backends supply it: see osculant.backends"
         )
         return ProductUnavailable(
-            f"{type(self.oracle).__name__} has no {product}; {remedy}. "
+            f"{type(self.oracle).__name__} has no {' '.join([product, what]).strip()}; {remedy}. "
             f"It has: {', '.join(sorted(self.oracle.products))}."
         )
 

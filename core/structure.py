@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -72,6 +73,12 @@ class Structure:
         self.device = array_api_compat.device(leaves[0])
         self.xp = namespace(leaves[0])
 
+    def with_dtype(self, dtype: Any) -> Structure:
+        """Return the structure of such trees in another dtype, such as a complex one."""
+        other = copy(self)
+        other.dtype = dtype
+        return other
+
     @property
     def _key(self) -> tuple[Any, ...]:
         return (self.treedef, self.names, self.shapes, str(self.dtype), str(self.device), self.xp)
@@ -96,7 +103,7 @@ class Structure:
                 f"instead of {self.treedef}"
             )
         for name, leaf, shape in zip(names, leaves, self.shapes, strict=True):
-            _check_leaf(name, leaf, None)
+            _check_array(name, leaf)
             if tuple(leaf.shape) != shape:
                 raise ValueError(
                     f"leaf {name or 'x'!r} has shape {tuple(leaf.shape)} instead of {shape}"
@@ -169,10 +176,15 @@ def check_vector(
         )
 
 
-def _check_leaf(name: str, leaf: Any, first: Any) -> None:
+def _check_array(name: str, leaf: Any) -> str:
     where = f"parameter {name!r}" if name else "the parameter array"
     if not is_array(leaf):
         raise TypeError(f"{where} is a {type(leaf).__name__}, not an array")
+    return where
+
+
+def _check_leaf(name: str, leaf: Any, first: Any) -> None:
+    where = _check_array(name, leaf)
     if not namespace(leaf).isdtype(leaf.dtype, "real floating"):
         raise TypeError(
             f"{where} has dtype {leaf.dtype}; derivatives need real floating point: "

@@ -13,6 +13,7 @@ from .backends import multicomplex as multicomplex
 from .backends import oracle as oracle
 from .core.errors import BackendUnavailable as BackendUnavailable
 from .core.errors import DataFormatError as DataFormatError
+from .core.errors import NotAnalytic as NotAnalytic
 from .core.errors import NotDifferentiable as NotDifferentiable
 from .core.errors import OsculantError as OsculantError
 from .core.errors import ProductUnavailable as ProductUnavailable
@@ -23,7 +24,9 @@ from .core.oracle import Product as Product
 from .core.result import Solution as Solution
 from .core.result import Status as Status
 from .core.solvers import SGD as SGD
+from .core.solvers import LBFGS as LBFGS
 from .core.solvers import Adam as Adam
+from .core.solvers import Auto as Auto
 from .core.solvers import NewtonKrylov as NewtonKrylov
 from .core.solvers import Solver as Solver
 from .core.solvers import TrustRegion as TrustRegion

@@ -24,7 +24,7 @@ def minimize(
     fun: Callable[..., Any] | Oracle,
     x0: Any,
     *,
-    method: str | Solver = "trust-region",
+    method: str | Solver = "auto",
     args: tuple[Any, ...] = (),
     tol: float | None = None,
     maxiter: int = 10_000,
@@ -44,8 +44,9 @@ def minimize(
         dicts, lists and tuples of them. A plain number or list of numbers becomes a float64
         NumPy array. Not modified.
     method : str or Solver
-        A name (``"trust-region"``, ``"newton-krylov"``, ``"sgd"``, ``"adam"``), or a solver with
-        options of its own, such as ``TrustRegion(radius=50.0)``.
+        A name (``"auto"``, ``"lbfgs"``, ``"trust-region"``, ``"newton-krylov"``, ``"sgd"``,
+        ``"adam"``), or a solver with options of its own, such as ``TrustRegion(radius=50.0)``.
+        ``"auto"`` is L-BFGS, and where that stalls, a trust-region Newton method.
     args : tuple
         Further arguments of ``fun``: the data.
     tol : float, optional

@@ -1,14 +1,13 @@
 """Larger smooth test functions, for judging solvers on what they were not tuned to.
 
 Most are from the CUTE collection (Bongartz, Conn, Gould and Toint, "CUTE: constrained and
-unconstrained testing environment", ACM Transactions on Mathematical Software 21 (1995)), as
-collected with their starts by L. Luksan and J. Vlcek, and by N. Andrei ("An unconstrained
-optimization test functions collection", Advanced Modeling and Optimization 10 (2008)). Each is
-written once with the array API of x, in a size of 100 to 1000 variables.
+unconstrained testing environment", ACM Transactions on Mathematical Software 21 (1995)), some
+in the form of N. Andrei ("An unconstrained optimization test functions collection", Advanced
+Modeling and Optimization 10 (2008)). Each is written once with the array API of x, in a size of
+100 to 1000 variables.
 
-The minima are 0 or another value that follows from the formula, or, with
-``source="measured"``, the lowest value on which several solvers agreed from these starts at
-a gradient of 1e-10; the tests repeat that agreement.
+The lowest known values follow from the formula or, with ``source="measured"``, are those on
+which several solvers agreed from both starts; the tests repeat that agreement.
 """
 
 from __future__ import annotations
@@ -98,14 +97,14 @@ def _sum(x: Array) -> Array:
 
 @_problem("ARWHEAD", 1000, 1.0, lowest=0.0)
 def arwhead(x: Array) -> Array:
-    """An arrow-head Hessian."""
+    """Arrow-head Hessian."""
     head = x[:-1]
     return _sum((head**2 + x[-1] ** 2) ** 2 - 4 * head + 3)
 
 
 @_problem("BDQRTIC", 1000, 1.0, lowest=3983.817950576534, source="measured")
 def bdqrtic(x: Array) -> Array:
-    """A banded quartic with one dense column."""
+    """Banded quartic with one dense column."""
     n = x.shape[0]
     squares = [x[k : n - 4 + k] ** 2 for k in range(4)]
     quartic = squares[0] + 2 * squares[1] + 3 * squares[2] + 4 * squares[3] + 5 * x[-1] ** 2
@@ -114,7 +113,7 @@ def bdqrtic(x: Array) -> Array:
 
 @_problem("BROYDN3D, squared", 1000, -1.0, lowest=0.0)
 def broyden_tridiagonal_squares(x: Array) -> Array:
-    """The sum of squares of Broyden's tridiagonal system."""
+    """Broyden's tridiagonal system, its squares summed."""
     xp = namespace(x)
     zero = like(x, [0.0])
     r = (3 - 2 * x) * x + 1 - xp.concat([zero, x[:-1]]) - 2 * xp.concat([x[1:], zero])
@@ -137,7 +136,7 @@ def chained_wood(x: Array) -> Array:
 
 @_problem("COSINE", 1000, 1.0, lowest=-999.0)
 def cosine(x: Array) -> Array:
-    """A chain of cosines, each of which can be -1."""
+    """Chain of cosines, each of which can be -1."""
     return _sum(namespace(x).cos(x[:-1] ** 2 - 0.5 * x[1:]))
 
 
@@ -206,20 +205,20 @@ def dixon_price(x: Array) -> Array:
 
 @_problem("DQRTIC", 500, 2.0, lowest=0.0)
 def dqrtic(x: Array) -> Array:
-    """A separable quartic: the Hessian vanishes at the minimum."""
+    """Separable quartic: the Hessian vanishes at the minimum."""
     return _sum((x - _counting(x)) ** 4)
 
 
 @_problem("EDENSCH", 1000, 8.0, lowest=6003.284592020764, source="measured")
 def edensch(x: Array) -> Array:
-    """The extended Dennis and Schnabel function."""
+    """Dennis and Schnabel's function, extended."""
     a, b = x[:-1], x[1:]
     return 16 + _sum((a - 2) ** 4 + (a * b - 2 * b) ** 2 + (b + 1) ** 2)
 
 
 @_problem("ENGVAL1", 1000, 2.0, lowest=1108.1947187850133, source="measured")
 def engval1(x: Array) -> Array:
-    """A sum of quartics of neighbours."""
+    """Quartics of neighbours."""
     a, b = x[:-1], x[1:]
     return _sum((a**2 + b**2) ** 2 - 4 * a + 3)
 
@@ -242,7 +241,7 @@ def freuroth(x: Array) -> Array:
 
 @_problem("LIARWHD", 1000, 4.0, lowest=0.0)
 def liarwhd(x: Array) -> Array:
-    """A simplified NONDIA: an arrow-head Hessian."""
+    """NONDIA simplified: an arrow-head Hessian."""
     return _sum(4 * (x**2 - x[0]) ** 2 + (x - 1) ** 2)
 
 
@@ -254,14 +253,14 @@ def nondia(x: Array) -> Array:
 
 @_problem("NONDQUAR", 100, (1.0, -1.0), lowest=0.0)
 def nondquar(x: Array) -> Array:
-    """A non-diagonal quartic: the Hessian is singular at the minimum."""
+    """Non-diagonal quartic: the Hessian is singular at the minimum."""
     quartic = _sum((x[:-2] + x[1:-1] + x[-1]) ** 4)
     return (x[0] - x[1]) ** 2 + (x[-2] + x[-1]) ** 2 + quartic
 
 
 @_problem("POWER", 500, 1.0, lowest=0.0)
 def power(x: Array) -> Array:
-    """A diagonal quadratic of condition number n^2."""
+    """Diagonal quadratic of condition number n^2."""
     return _sum((_counting(x) * x) ** 2)
 
 
@@ -331,7 +330,7 @@ _LOGISTIC: Any = _logistic_data(400, 200)
 
 @_problem("logistic regression", 200, 0.0, lowest=0.009430070086944443, source="measured")
 def logistic_regression(x: Array) -> Array:
-    """The mean log loss of 400 samples with a ridge of 1e-3 / 2."""
+    """Mean log loss of 400 samples with a ridge of 1e-3 / 2."""
     xp = namespace(x)
     X, signs = _LOGISTIC
     margins = xp.matmul(like(x, signs[:, None] * X), x)
@@ -340,7 +339,7 @@ def logistic_regression(x: Array) -> Array:
 
 @_problem("minimal surface", 900, 0.0, lowest=3.464338165468184, source="measured")
 def minimal_surface(x: Array) -> Array:
-    """The area of the surface over a square of 30 by 30 points that spans a bent wire."""
+    """Area of the surface over a square of 30 by 30 points that spans a bent wire."""
     xp = namespace(x)
     side = math.isqrt(x.shape[0])
     t = np.linspace(0.0, 1.0, side + 2)

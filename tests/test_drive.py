@@ -71,7 +71,7 @@ def test_callback_sees_each_iteration_and_can_end_the_run(backend):
 
 
 def test_history_has_a_row_per_iteration():
-    solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]))
+    solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]), method="trust-region")
     assert {"fun", "grad_norm", "cost", "radius", "step_norm"} <= set(solution.history)
     assert {len(column) for column in solution.history.values()} == {solution.nit}
     assert solution.history["fun"][0] == pytest.approx(24.2)
@@ -119,7 +119,7 @@ def test_wrong_gradient_ends_as_stalled_and_is_suspected():
         # Differentiates to -1 while it grows: the comparison hides the sign from the tape.
         return -x.sum() if isinstance(x, np.ndarray) is False else x.sum()
 
-    solution = osculant.minimize(fun, np.array([1.0]))
+    solution = osculant.minimize(fun, np.array([1.0]), method="trust-region")
     assert solution.status is osculant.Status.STALLED and "gradient" in solution.message
 
 

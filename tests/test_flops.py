@@ -127,3 +127,16 @@ def test_evaluating_again_is_noticed(meter_of: Any) -> None:
     oracle, x, v, data = _problem(meter)
     point = MUTANTS["Reevaluates"].wrap(oracle).at(x, *data)
     assert meter.flops(point.hvp, v) / FORWARD > 8
+
+
+@pytest.mark.parametrize("meter_of", [NumpyMeter, TorchMeter, JaxMeter])
+def test_complex_step_in_gradients(meter_of: Any) -> None:
+    """A complex product is at most four real ones, and one if it is of real data not even that."""
+    meter = meter_of()
+    exact, x, v, data = _problem(meter)
+    weights = [_array(meter, seed, WIDTH, WIDTH) for seed in range(LAYERS)]
+    oracle = osculant.oracle(model=model, loss=loss, params=weights, products="complex-step")
+    gradient = meter.flops(lambda x, *data: exact.at(x, *data).grad, x, *data)
+    point = oracle.at(x, *data)
+    _ = point.grad
+    assert 2.5 < meter.flops(point.hvp, v) / gradient <= 4.2

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from osculant.core.flow import EAGER
+from osculant.core.globalize.line_search import wolfe
 from osculant.core.globalize.reduction import recheck
 from osculant.core.globalize.taylor_ratio import taylor_step
 from osculant.core.globalize.trust_radius import initial_radius, search_radius
@@ -169,3 +170,62 @@ def test_taylor_step_hidden_by_rounding_is_judged_by_gradients():
         lambda s: 1e6 + 1e-12 * (s - 1) ** 2, lambda s: 2e-12 * (s - 1), -2e-12, 2e-12
     )
     assert float(length.best) == 1.0 and int(length.gradients) == 1
+
+
+def line(phi, dphi, **options):
+    tried = []
+
+    def at(a):
+        a = float(a)
+        tried.append(a)
+        return np.asarray(phi(a)), np.asarray(dphi(a)), np.asarray([dphi(a)])
+
+    options = {"curvature": 0.9, "attempts": 30, "active": YES, **options}
+    f, slope = np.asarray(phi(0.0)), np.asarray(dphi(0.0))
+    search = wolfe(at, f, slope, np.asarray([dphi(0.0)]), flow=EAGER, **options)
+    assert int(search.tries) == len(tried)
+    return search, tried
+
+
+def test_unit_step_that_satisfies_wolfe_is_taken_at_once():
+    search, tried = line(lambda a: (a - 1) ** 2, lambda a: 2 * (a - 1))
+    assert tried == [1.0] and float(search.step) == 1.0 and search.done
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 10.0, 1e6])
+def test_weak_wolfe_holds_whatever_the_scale_of_the_step(scale):
+    def phi(a):
+        return (a / scale - 1) ** 2 + 0.3 * np.sin(3 * a / scale)
+
+    def dphi(a):
+        return (2 * (a / scale - 1) + 0.9 * np.cos(3 * a / scale)) / scale
+
+    search, _ = line(phi, dphi, curvature=0.1)
+    a = float(search.step)
+    assert search.done and a > 0
+    assert phi(a) <= phi(0.0) + 1e-4 * a * dphi(0.0) and dphi(a) >= 0.1 * dphi(0.0)
+    np.testing.assert_allclose(search.grad, [dphi(a)])
+
+
+def test_value_that_is_not_finite_shortens_the_step():
+    def phi(a):
+        return (a - 0.01) ** 2 if a < 0.5 else float("nan")
+
+    search, tried = line(phi, lambda a: 2 * (a - 0.01))
+    assert search.done and tried[1] == pytest.approx(0.1)
+
+
+def test_function_unbounded_below_ends_with_the_longest_step():
+    search, tried = line(lambda a: -a, lambda a: -1.0, attempts=5)
+    assert not search.done and tried == [1.0, 10.0, 100.0, 1e3, 1e4]
+    assert float(search.step) == 1e4 and float(search.value) == -1e4
+
+
+def test_nothing_that_climbs_is_taken():
+    search, _ = line(lambda a: a, lambda a: -1.0, attempts=8)  # a gradient of the wrong sign
+    assert float(search.step) == 0.0 and not search.done
+
+
+def test_decrease_hidden_by_rounding_is_read_off_the_slopes():
+    search, tried = line(lambda a: 1.0, lambda a: 1e-20 * (a - 1))
+    assert search.done and tried == [1.0]

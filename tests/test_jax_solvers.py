@@ -9,7 +9,13 @@ from osculant.core.result import Status
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 import jax.numpy as jnp  # noqa: E402
 
-SOLVERS = [osculant.TrustRegion(), osculant.NewtonKrylov(), osculant.Adam()]
+SOLVERS = [
+    osculant.TrustRegion(),
+    osculant.NewtonKrylov(),
+    osculant.LBFGS(),
+    osculant.Auto(),
+    osculant.Adam(),
+]
 
 
 def rosenbrock(x):

@@ -158,15 +158,9 @@ def test_float32_stays_float32(row, shapes, params):
         assert result.dtype == np.float32
 
 
-# NumPy has these for real arrays only; remainder is not holomorphic as it is written.
-REAL_ONLY = {"atan2", "logaddexp", "remainder"}
-
-
 @pytest.mark.parametrize(("row", "shapes", "params"), list(cases()))
 def test_holomorphic(row, shapes, params):
     """The imaginary part of the gradient at x + i h v is h H v: exact, and nothing conjugates."""
-    if row.name in REAL_ONLY:
-        pytest.skip("there is no complex version")
     params = parameters(np, params)
     if row.name == "astype":
         params = {"dtype": np.complex128}

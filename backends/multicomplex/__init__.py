@@ -21,9 +21,9 @@ from typing import Any
 from ...core.arrays import Array, is_array, max_abs, namespace
 from ...core.structure import Structure
 from .array import Multicomplex as Multicomplex
-from .array import Parts
+from .array import parts_of
 
-__all__ = ["Multicomplex", "derivative", "step", "taylor"]
+__all__ = ["Multicomplex", "Perturbation", "derivative", "step", "taylor"]
 
 
 def derivative(
@@ -75,8 +75,8 @@ def derivative(
     """
     if not directions:
         raise ValueError("a derivative needs at least one direction; the value is fun(x, *data)")
-    parts, h, scale = _evaluate(fun, x, directions, data, h)
-    return _unscaled(parts, len(parts) - 1, h, scale)
+    result, perturbation = _evaluate(fun, x, directions, data, h)
+    return perturbation.derivative(result, len(directions))
 
 
 def taylor(
@@ -102,8 +102,8 @@ def taylor(
     """
     if order < 1:
         raise ValueError(f"order is {order}; it must be at least 1")
-    parts, h, scale = _evaluate(fun, x, [v] * order, data, h)
-    return tuple(_unscaled(parts, (1 << j) - 1, h, scale) for j in range(order + 1))
+    result, perturbation = _evaluate(fun, x, [v] * order, data, h)
+    return tuple(perturbation.derivative(result, j) for j in range(order + 1))
 
 
 def step(x: Array, order: int) -> float:
@@ -129,57 +129,72 @@ def step(x: Array, order: int) -> float:
     return 2.0**-exponent
 
 
+class Perturbation:
+    """Arrays x + h sum_j i_j v_j / s_j, where s_j scales v_j, and the way back to derivatives.
+
+    Parameters
+    ----------
+    leaves : sequence of array
+        x, in pieces.
+    directions : sequence of sequence of array
+        Each v_j in the same pieces. One and the same object twice shares parts (``array.py``).
+    h : float, optional
+        By default :func:`step`.
+    """
+
+    def __init__(
+        self,
+        leaves: Sequence[Array],
+        directions: Sequence[Sequence[Array]],
+        h: float | None = None,
+    ) -> None:
+        self.h = step(leaves[0], len(directions)) if h is None else h
+        if not 0.0 < self.h < math.inf:
+            raise ValueError(f"the step is {h}; it must be positive and finite")
+        moves = {id(v): self._move(v) for v in directions}
+        self.scales = [moves[id(v)][0] for v in directions]
+        self.arguments = []
+        for i, leaf in enumerate(leaves):
+            parts = [leaf] + [None] * (2 ** len(directions) - 1)
+            for j, v in enumerate(directions):
+                parts[1 << j] = moves[id(v)][1][i]
+            self.arguments.append(Multicomplex(parts))
+
+    def _move(self, v: Sequence[Array]) -> tuple[Array, list[Array]]:
+        scale = unit_scale(v)
+        return scale, [leaf / scale * self.h for leaf in v]
+
+    def derivative(self, result: Any, order: int) -> Array:
+        """Return the derivative in the first ``order`` directions of a function's result."""
+        parts = parts_of(result, 2 ** len(self.scales))
+        part = parts[2**order - 1]
+        if part is None:
+            return namespace(parts[0]).zeros_like(parts[0])
+        for scale in self.scales[:order]:
+            part = part / self.h * scale
+        return namespace(part).asarray(part, copy=True)
+
+
 def _evaluate(
     fun: Callable[..., Any], x: Any, directions: Sequence[Any], data: Sequence[Any], h: float | None
-) -> tuple[Parts, float, list[Array]]:
-    """Return the parts of f(x + h sum_j i_j v_j / s_j), the step, and the scales s_j."""
+) -> tuple[Any, Perturbation]:
+    """Return the function where its argument is perturbed, and the perturbation."""
     structure = Structure(x)
-    leaves = structure.leaves(x)
-    h = step(leaves[0], len(directions)) if h is None else h
-    if not 0.0 < h < math.inf:
-        raise ValueError(f"the step is {h}; it must be positive and finite")
-    moves: dict[int, tuple[list[Array], Array]] = {}
-    for v in directions:
-        if id(v) not in moves:  # the same direction moves by the same arrays: see ``array.py``
-            scale = _scale(structure.ravel(v))
-            moves[id(v)] = ([leaf * (h / scale) for leaf in structure.leaves(v)], scale)
-    arguments = []
-    for i, leaf in enumerate(leaves):
-        parts = [leaf] + [None] * (2 ** len(directions) - 1)
-        for j, v in enumerate(directions):
-            parts[1 << j] = moves[id(v)][0][i]
-        arguments.append(Multicomplex(parts))
-    result = fun(structure.build(arguments), *data)
-    scales = [moves[id(v)][1] for v in directions]
-    return _parts_of_result(result, structure, len(directions)), h, scales
+    leaves_of = {id(v): structure.leaves(v) for v in directions}
+    perturbation = Perturbation(structure.leaves(x), [leaves_of[id(v)] for v in directions], h)
+    result = fun(structure.build(perturbation.arguments), *data)
+    if not is_array(result):
+        raise TypeError(
+            f"fun returned a {type(result).__name__}, which carries no derivative; compute one "
+            "array with the array functions of its argument, without float() or .item()"
+        )
+    return result, perturbation
 
 
-def _parts_of_result(result: Any, structure: Structure, order: int) -> Parts:
-    if isinstance(result, Multicomplex):
-        return result.parts
-    if is_array(result):  # it does not depend on x
-        return (result, *[None] * (2**order - 1))
-    raise TypeError(
-        f"fun returned a {type(result).__name__}, which carries no derivative; compute one array "
-        "with the array functions of its argument, without float() or .item()"
-    )
-
-
-def _scale(v: Array) -> Array:
-    """Return the power of two that makes the largest entry of ``v`` lie between 1 and 2."""
-    xp = namespace(v)
-    largest = max_abs(v)
+def unit_scale(v: Sequence[Array]) -> Array:
+    """Return the power of two that brings the largest entry of ``v`` to between 1 and 2."""
+    xp = namespace(v[0])
+    largest = xp.max(xp.stack([max_abs(xp.reshape(leaf, (-1,))) for leaf in v]))
     one = xp.ones_like(largest)
     usable = (largest > 0) & xp.isfinite(largest)
     return xp.where(usable, 2.0 ** xp.floor(xp.log2(xp.where(usable, largest, one))), one)
-
-
-def _unscaled(parts: Parts, m: int, h: float, scales: Sequence[Array]) -> Array:
-    """Return the part of the first units, up to those in ``m``, by the step and scales it had."""
-    xp = namespace(parts[0])
-    part = parts[m]
-    if part is None:
-        return xp.zeros_like(parts[0])
-    for scale in scales[: m.bit_count()]:
-        part = part / h * scale
-    return xp.asarray(part, copy=True)

@@ -123,17 +123,17 @@ _HALVES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "tanh": _tanh,
 }
 
-# Composed of others --------------------------------------------------------------------------
+# Composed of others: what may be a real array stands on an operator's right, as strictly it must.
 
 
 def _asinh(x: Any) -> Any:
     y = _turned(x)
-    return _side(x) * _f.log1p(y + y * y / (1.0 + _f.sqrt(1.0 + y * y)))
+    return _f.log1p(y + y * y / (1.0 + _f.sqrt(1.0 + y * y))) * _side(x)
 
 
 def _atanh(x: Any) -> Any:
     y = _turned(x)
-    return 0.5 * _side(x) * _f.log1p(2.0 * y / (1.0 - y))
+    return 0.5 * _f.log1p(2.0 * y / (1.0 - y)) * _side(x)
 
 
 def _atan2(y: Any, x: Any) -> Any:
@@ -142,13 +142,13 @@ def _atan2(y: Any, x: Any) -> Any:
     r = xp.hypot(y0, x0)
     r = xp.where(r == 0, r + 1.0, r)
     c, s = x0 / r, y0 / r
-    turn = _f.atan((y * c - x * s) / (x * c + y * s))
-    return turn + xp.atan2(y0, x0)
+    across, along = functions.subtract(y * c, x * s), functions.add(x * c, y * s)
+    return _f.atan(across / along) + xp.atan2(y0, x0)
 
 
 def _divide(x: Any, y: Any) -> Any:
     if isinstance(y, Variable):
-        return x * _f.reciprocal(y)
+        return _f.reciprocal(y) * x
     quotient = x.each(lambda part: part / y)
     return quotient.with_value(quotient.value)  # y may have broadcast
 
@@ -158,7 +158,7 @@ def _hypot(x: Any, y: Any) -> Any:
     r = xp.hypot(plain(x), plain(y))
     r = xp.where(r == 0, r + 1.0, r)
     u, w = x / r, y / r
-    return functions.root(u * u + w * w) * r
+    return functions.root(functions.add(u * u, w * w)) * r
 
 
 def _logaddexp(x: Any, y: Any) -> Any:
@@ -179,7 +179,7 @@ def _extreme(name: str, first: Callable[[Array, Array], Array]) -> Callable[[Any
     def extreme(x: Any, y: Any) -> Any:
         x0, y0 = plain(x), plain(y)
         chosen = functions.where(first(x0, y0), x, y)
-        shared = functions.where(x0 == y0, 0.5 * (x + y), chosen)
+        shared = functions.where(x0 == y0, 0.5 * functions.add(x, y), chosen)
         return with_value(shared, getattr(namespace_of(x, y), name)(x0, y0))
 
     return extreme
@@ -198,7 +198,7 @@ def _pow(x: Any, y: Any) -> Any:
     if isinstance(y, Variable):
         exponent = with_value(y, xp.zeros_like(y0)) * xp.log(x0)
     if isinstance(x, Variable):
-        exponent = exponent + y * _f.log(x / x0)
+        exponent = exponent + _f.log(x / x0) * y
     return _f.exp(exponent) * xp.pow(x0, y0)
 
 
@@ -211,7 +211,8 @@ def _integer_power(x: Any, n: int) -> Any:
 
 def _remainder(x: Any, y: Any) -> Any:
     xp, x0, y0 = namespace_of(x, y), plain(x), plain(y)
-    return with_value(x - xp.floor(x0 / y0) * y, xp.remainder(x0, y0))
+    rest = functions.subtract(x, y * xp.floor(x0 / y0))
+    return with_value(rest, xp.remainder(x0, y0))
 
 
 _COMPOSED: dict[str, Callable[..., Any]] = {

@@ -9,14 +9,15 @@ from ...core.arrays import Array, namespace
 from ...core.errors import NotDifferentiable
 from . import contraction, functions, numpy_protocol, shaping
 from .namespace import TracedNamespace, traced_namespace
-from .record import FUNCTIONS, Variable, plain
+from .record import FUNCTIONS, Variable, real_value
 
 
 class Active(Variable):
     """A variable that behaves as an array.
 
     It has the operators of the array API, NumPy's methods, and a namespace of its own; NumPy's
-    functions accept it. Comparisons give plain arrays, so that a program may branch on them.
+    functions accept it. Comparisons give plain arrays, so that a program may branch on them; in a
+    complex step they compare the real parts.
     Whatever would silently lose the derivative raises :class:`NotDifferentiable`. It is
     immutable: ``x += y`` makes a new array, and leaves other names for the old one alone.
     """
@@ -108,7 +109,7 @@ class Active(Variable):
         return iter(shaping.unstack(self))
 
     def __bool__(self) -> bool:
-        return bool(self.value)
+        return bool(real_value(self))
 
     def __getitem__(self, key: Any) -> Array:
         return shaping.getitem(self, key)
@@ -169,25 +170,25 @@ class Active(Variable):
     # Piecewise constant: plain results --------------------------------------------------------
 
     def __floordiv__(self, other: Any) -> Array:
-        return self.value // plain(other)
+        return real_value(self) // real_value(other)
 
     def __rfloordiv__(self, other: Any) -> Array:
-        return other // self.value
+        return other // real_value(self)
 
     def __lt__(self, other: Any) -> Array:
-        return self.value < plain(other)
+        return real_value(self) < real_value(other)
 
     def __le__(self, other: Any) -> Array:
-        return self.value <= plain(other)
+        return real_value(self) <= real_value(other)
 
     def __gt__(self, other: Any) -> Array:
-        return self.value > plain(other)
+        return real_value(self) > real_value(other)
 
     def __ge__(self, other: Any) -> Array:
-        return self.value >= plain(other)
+        return real_value(self) >= real_value(other)
 
     def __eq__(self, other: Any) -> Array:
-        return self.value == plain(other)
+        return real_value(self) == real_value(other)
 
     def __ne__(self, other: Any) -> Array:
-        return self.value != plain(other)
+        return real_value(self) != real_value(other)

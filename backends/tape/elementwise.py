@@ -13,9 +13,8 @@ PyTorch and JAX.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from ...core.arrays import Array, Namespace, like
+from ...core.arrays import Array, Namespace, is_complex, like
 from .rules import Elementwise, Formula
 
 
@@ -40,29 +39,9 @@ def _of_two(
 # Pieces of formulas -------------------------------------------------------------------------
 
 
-def _is_complex(xp: Namespace, x: Array) -> bool:
-    return xp.isdtype(x.dtype, "complex floating")
-
-
-def _abs(xp: Namespace, x: Array) -> Array:
-    # The modulus is not holomorphic; x and -x on either side of the imaginary axis are.
-    return x * _sign(xp, x, x) if _is_complex(xp, x) else xp.abs(x)
-
-
-def _sign(xp: Namespace, y: Array, x: Array) -> Array:
-    return xp.astype(xp.sign(xp.real(x)), x.dtype) if _is_complex(xp, x) else xp.sign(x)
-
-
 def _nonzero(xp: Namespace, x: Array) -> Array:
     """Return ``x`` with 1 for 0: a denominator for a numerator that is 0 there too."""
     return xp.where(x == 0, like(x, 1.0), x)
-
-
-def _hypot(xp: Namespace, x: Any, y: Any) -> Array:
-    arrays = [a for a in (x, y) if hasattr(a, "dtype")]
-    if any(_is_complex(xp, a) for a in arrays):
-        return xp.sqrt(x * x + y * y)
-    return xp.hypot(x, y)
 
 
 def _power(xp: Namespace, factor: Array, x: Array, exponent: Array) -> Array:
@@ -79,7 +58,8 @@ def _share(xp: Namespace, x: Array, y: Array) -> Array:
     """Return exp(x) / (exp(x) + exp(y)), accurate and without overflow; 1/2 at a tie."""
     tie = x == y  # may be one of infinities, whose difference is NaN
     d = xp.where(tie, like(x, 0.0), x) - xp.where(tie, like(y, 0.0), y)
-    return xp.exp(xp.minimum(d, like(d, 0.0))) / (1.0 + xp.exp(-xp.abs(d)))
+    below = (xp.real(d) if is_complex(d) else d) < 0
+    return xp.exp(xp.where(below, d, like(d, 0.0))) / (1.0 + xp.exp(xp.where(below, d, -d)))
 
 
 def _larger(xp: Namespace, x: Array, y: Array) -> Array:
@@ -97,7 +77,7 @@ def _scaled_log(name: str, base: float) -> Elementwise:
 
 _ROWS = [
     # Of one argument
-    _of_one("abs", _sign, None, _abs),
+    _of_one("abs", lambda xp, y, x: xp.sign(x), None),
     _of_one(
         "acos",
         lambda xp, y, x: -1.0 / xp.sqrt((1.0 - x) * (1.0 + x)),
@@ -171,7 +151,6 @@ _ROWS = [
         lambda xp, z, x, y: (y / _nonzero(xp, z)) ** 2 / _nonzero(xp, z),
         lambda xp, z, x, y: -(x / _nonzero(xp, z)) * (y / _nonzero(xp, z)) / _nonzero(xp, z),
         lambda xp, z, x, y: (x / _nonzero(xp, z)) ** 2 / _nonzero(xp, z),
-        _hypot,
     ),
     _of_two(
         "logaddexp",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ...core.arrays import Array
+from ...core.arrays import Array, is_complex, join_parts
 from .bilinear import BILINEAR
 from .elementwise import ELEMENTWISE
 from .linear import LINEAR, Axis, axes_of, kept_shape
@@ -24,6 +24,7 @@ from .record import (
     is_traced,
     namespace_of,
     plain,
+    real_value,
     with_value,
 )
 from .rules import Linear
@@ -197,7 +198,7 @@ def diff(x: Any, axis: int = -1, n: int = 1) -> Array:
 def root(x: Any) -> Array:
     """Return the square root of what cannot be negative, with derivatives of 0 where it is 0."""
     xp = namespace_of(x)
-    zero = plain(x) == 0
+    zero = real_value(x) <= 0  # it rounds to less than 0 in a complex step
     one = xp.ones((), dtype=x.dtype, device=x.device)
     return where(zero, 0.0 * one, apply(ELEMENTWISE["sqrt"], where(zero, one, x)))
 
@@ -221,11 +222,15 @@ def _to_last(x: Any, axis: Axis) -> Any:
 def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Array:
     xp = namespace_of(x)
     reduce = getattr(xp, name)
-    where_extreme = plain(x) == reduce(plain(x), axis=axis, keepdims=True)
-    ties = xp.sum(xp.astype(where_extreme, x.dtype), axis=axis, keepdims=keepdims)
+    decisive = real_value(x)
+    where_extreme = decisive == reduce(decisive, axis=axis, keepdims=True)
+    ties = xp.sum(xp.astype(where_extreme, decisive.dtype), axis=axis, keepdims=keepdims)
     zero = xp.zeros((), dtype=x.dtype, device=x.device)
     average = sum_(where(where_extreme, x, zero), axis, keepdims=keepdims) / _at_least_one(xp, ties)
-    return with_value(average, reduce(plain(x), axis=axis, keepdims=keepdims))
+    value = reduce(decisive, axis=axis, keepdims=keepdims)
+    if is_complex(plain(x)):
+        value = join_parts(value, xp.imag(plain(average)))
+    return with_value(average, value)
 
 
 def _at_least_one(xp: Any, ties: Array) -> Array:

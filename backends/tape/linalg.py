@@ -30,6 +30,7 @@ from .record import (
     is_traced,
     namespace_of,
     plain,
+    real_value,
     with_value,
 )
 from .shaping import expand_dims, matrix_transpose, squeeze
@@ -150,14 +151,14 @@ def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 
     if ord <= 0:
         raise NotDifferentiable(f"linalg.vector_norm with ord={ord} has no derivative: use ord > 0")
     # A constant scale changes no derivative, and keeps the powers from over- and underflow.
-    scale = xp.max(xp.abs(plain(x)), axis=axis, keepdims=True)
+    scale = xp.max(xp.abs(real_value(x)), axis=axis, keepdims=True)
     scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
     if ord == 2:
         unit = x / scale
         norm = root(sum_(unit * unit, axis, keepdims=True)) * scale
     else:
         total = sum_(abs(x / scale) ** float(ord), axis, keepdims=True)
-        zero = plain(total) == 0
+        zero = real_value(total) == 0
         one = xp.ones((), dtype=x.dtype, device=x.device)
         norm = where(zero, 0.0 * one, where(zero, one, total) ** (1.0 / ord)) * scale
     return norm if keepdims else squeeze(norm, axes_of(axis, x.ndim))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.arrays import Namespace
 from ...core.errors import NotDifferentiable
-from .record import FUNCTIONS, Variable
+from .record import FUNCTIONS, Variable, real_value
 
 #: Functions that are constant between jumps, or that look at shapes, dtypes and order only.
 #: Their results are plain arrays: no derivative is lost.
@@ -77,12 +77,12 @@ def has_traced(tree: Any) -> bool:
 
 
 def stripped(tree: Any) -> Any:
-    """Return nested tuples, lists and dicts with the values of traced arrays in their place."""
+    """Return nested tuples, lists and dicts with traced arrays' (real) values in their place."""
     if isinstance(tree, tuple | list):
         return type(tree)(stripped(item) for item in tree)
     if isinstance(tree, dict):
         return {key: stripped(item) for key, item in tree.items()}
-    return tree.value if isinstance(tree, Variable) else tree
+    return real_value(tree)
 
 
 class TracedNamespace:

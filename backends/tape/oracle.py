@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from ...core.arrays import Array, Namespace, is_array
+from ...core.arrays import Array, Namespace, complex_dtype, is_array, join_parts
 from ...core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
     HESSIAN_PRODUCTS,
     Objective,
     Oracle,
     Point,
+    Product,
     check_scalar,
 )
 from ...core.structure import Structure
+from .. import multicomplex
 from .graph import Tape
-from .record import check_tape, plain
+from .record import check_tape, is_traced, plain
 from .traced import Traced
 
 
@@ -38,11 +40,13 @@ class TapeOracle(Oracle):
     derivatives, so it should make new arrays instead.
     """
 
+    products = HESSIAN_PRODUCTS | {Product.THIRD}
+
     def __init__(self, objective: Objective, structure: Structure) -> None:
         super().__init__(structure)
         self.objective = objective
         if objective.composite:
-            self.products = HESSIAN_PRODUCTS | GAUSS_NEWTON_PRODUCTS
+            self.products |= GAUSS_NEWTON_PRODUCTS
 
     def at(self, x: Array, *data: Any) -> TapePoint:
         """Run the function once on traced parameters; the gradient waits until it is asked for."""
@@ -59,6 +63,8 @@ class TapeOracle(Oracle):
 
     def check_value(self, value: Any) -> None:
         """Raise unless the function, or the loss, returned a scalar of the right dtype."""
+        if self._constant_in_complex_step(value):
+            return
         check_scalar(value, self.structure, "loss" if self.objective.composite else "fun")
 
     def check_outputs(self, outputs: Any) -> None:
@@ -68,11 +74,18 @@ class TapeOracle(Oracle):
                 f"model returned a {type(outputs).__name__}; one array is needed: join several "
                 "with concat or stack"
             )
+        if self._constant_in_complex_step(outputs):
+            return
         if outputs.dtype != self.structure.dtype:
             raise TypeError(
                 f"model returned {outputs.dtype} for parameters of {self.structure.dtype}; cast "
                 f"the data to {self.structure.dtype}: nothing is cast silently"
             )
+
+
+    def _constant_in_complex_step(self, result: Any) -> bool:
+        complex_step = self.structure.xp.isdtype(self.structure.dtype, "complex floating")
+        return complex_step and not is_traced(result)
 
 
 class TapePoint(Point):
@@ -82,10 +95,13 @@ class TapePoint(Point):
     on the tapes; a Hessian product is then a tangent and a tangent-of-reverse sweep.
     """
 
+    oracle: TapeOracle
+
     def __init__(self, oracle: TapeOracle, leaves: Sequence[Array], data: tuple[Any, ...]) -> None:
         super().__init__(oracle)
         self._structure = structure = oracle.structure
         self._xp = structure.xp
+        self._leaves, self._data = leaves, data
         objective = oracle.objective
 
         def model(*leaves: Any) -> Any:
@@ -122,10 +138,14 @@ class TapePoint(Point):
             return super().outputs  # raises, and says why there are none
         return self._flat(self._outputs)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape in which the loss takes the model's outputs."""
+        return tuple(self._outputs.shape)
+
     @cached_property
     def _loss_cotangents(self) -> list[Array]:
-        one = self._xp.ones((), dtype=self._structure.dtype, device=self._structure.device)
-        return self._loss.reverse(one, keep=True)
+        return self._loss.reverse(self._xp.ones_like(self._value), keep=True)
 
     @cached_property
     def _cotangents(self) -> list[Array]:
@@ -157,6 +177,27 @@ class TapePoint(Point):
         _ = self._loss_cotangents
         tangents = self._loss.tangent([self._like_outputs(u)])
         return self._flat(self._loss.tangent_of_reverse(tangents, None)[0])
+
+    def _third(self, v: Array) -> Callable[[Array], Array]:
+        """Return w -> D^3 f[v, w, .] by a complex step over the exact Hessian product."""
+        xp, structure = self._xp, self._structure
+        dtype = complex_dtype(xp, structure.dtype)
+        h, scale = multicomplex.step(v, 1), multicomplex.unit_scale([v])
+        moved = [
+            join_parts(leaf, move)
+            for leaf, move in zip(self._leaves, structure.split(v / scale * h), strict=True)
+        ]
+        oracle = TapeOracle(self.oracle.objective, structure.with_dtype(dtype))
+        point = TapePoint(oracle, moved, self._data)
+        return lambda w: xp.imag(point._hvp(xp.astype(w, dtype))) / h * scale
+
+    def _taylor(self, v: Array, order: int) -> Sequence[Array]:
+        """Return the derivatives along ``v`` by one multicomplex forward pass."""
+        structure = self._structure
+        tree, direction = (structure.build(each) for each in (self._leaves, structure.split(v)))
+        return multicomplex.taylor(
+            self.oracle.objective, tree, direction, order, data=self._data
+        )
 
     def _flat(self, outputs: Array) -> Array:
         return self._xp.asarray(self._xp.reshape(outputs, (-1,)), copy=True)

@@ -13,7 +13,14 @@ from typing import Any
 
 import array_api_compat
 
-from ...core.arrays import Array, Namespace, is_array, namespace
+from ...core.arrays import (
+    Array,
+    Namespace,
+    complex_dtype,
+    is_array,
+    is_complex,
+    namespace,
+)
 from ...core.errors import NotDifferentiable
 from .graph import FOREIGN, Node, Spec, Tape
 from .linear import LINEAR
@@ -143,6 +150,12 @@ def plain(x: Any) -> Any:
     return x.value if isinstance(x, Variable) else x
 
 
+def real_value(x: Any) -> Any:
+    """Return :func:`plain` of ``x``, or of a variable the real part: what a program decides by."""
+    value = plain(x)
+    return namespace(value).real(value) if is_traced(x) and is_complex(value) else value
+
+
 def is_traced(x: Any) -> bool:
     """Whether derivatives flow through ``x``."""
     return isinstance(x, Variable)
@@ -179,8 +192,15 @@ def with_value(x: Variable, value: Array) -> Any:
 
 
 def cast(x: Any, dtype: Any) -> Any:
-    """Return ``x`` in another dtype; plain, if that is not a floating one."""
+    """Return ``x`` in another dtype; plain, if that is not a floating one.
+
+    In a complex step it is complex that becomes complex.
+    """
     xp = namespace_of(x)
+    if is_traced(x) and is_complex(x.value):
+        if not xp.isdtype(dtype, ("real floating", "complex floating")):
+            return xp.astype(real_value(x), dtype)
+        dtype = complex_dtype(xp, dtype)
     value = xp.astype(plain(x), dtype)
     if is_traced(x) and xp.isdtype(value.dtype, ("real floating", "complex floating")):
         return with_value(x, value)

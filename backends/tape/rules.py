@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ...core.arrays import Array, Namespace, like
+from ...core.arrays import Array, Namespace, is_complex, join_parts, like, namespace
 from .graph import Node, Spec
 
 Formula = Callable[..., Any]
@@ -20,6 +21,12 @@ Formula = Callable[..., Any]
 @dataclass(frozen=True)
 class Elementwise:
     """y = f(x_1, ..., x_k), entry by entry; J_i is multiplication by d_i = df/dx_i.
+
+    Complex arguments are those of a complex step, x = a + ib with b tiny, and f(a) + i b f'(a)
+    differs from f(x) by O(b^2): below rounding. It is the analytic extension of every row
+    by the real part, those of the kinked functions and of the ones without a complex version
+    included; it needs no complex arithmetic, whose tanh is 100 times slower than the real one, and
+    comes near no branch cut.
 
     Attributes
     ----------
@@ -43,11 +50,19 @@ class Elementwise:
 
     def forward(self, xp: Namespace, *args: Any) -> Array:
         """Return f of plain arrays."""
+        if not any(map(is_complex, args)):
+            return self._value(xp, *args)
+        a = _real_parts(xp, args)
+        y = self._value(xp, *a)
+        a = _as_arrays(y, a)
+        return _extended(xp, y, [partial(d, xp, y, *a) for d in self.d1], args)
+
+    def _value(self, xp: Namespace, *args: Any) -> Array:
         return self.function(xp, *args) if self.function else getattr(xp, self.name)(*args)
 
     def save(self, args: Sequence[Any], traced: Sequence[bool], y: Array) -> Any:
         """Keep y and the arguments, which the formulas take."""
-        return (y, *(x if hasattr(x, "dtype") else like(y, x) for x in args))
+        return (y, *_as_arrays(y, args))
 
     def tangent(self, xp: Namespace, node: Node, tangents: Sequence[Array]) -> Array:
         """Return sum_i d_i t_i."""
@@ -75,8 +90,15 @@ class Elementwise:
 
     def _d1(self, xp: Namespace, node: Node, i: int) -> Array:
         if i not in node.cache:
-            node.cache[i] = self.d1[i](xp, *node.saved)
+            node.cache[i] = self._slope(xp, node, i)
         return node.cache[i]
+
+    def _slope(self, xp: Namespace, node: Node, i: int) -> Array:
+        if not is_complex(node.saved[0]):
+            return self.d1[i](xp, *node.saved)
+        real = _real_parts(xp, node.saved)
+        slopes = [None if d is None else partial(d, xp, *real) for d in self.d2[i]]
+        return _extended(xp, self.d1[i](xp, *real), slopes, node.saved[1:])
 
     def _bend(self, xp: Namespace, node: Node, i: int, j: int) -> Array:
         key = (min(i, j), max(i, j))
@@ -193,6 +215,28 @@ class Bilinear:
         if partner is None:
             return None
         return (self.left if i == 0 else self.right)(xp, node.cotangent, partner)
+
+
+def _extended(
+    xp: Namespace, f: Any, slopes: Sequence[Callable[[], Any] | None], args: Sequence[Any]
+) -> Any:
+    """Return f + i sum_j b_j f_j, for the slopes f_j and the imaginary parts b_j of ``args``."""
+    terms = [
+        xp.imag(x) * slope()
+        for x, slope in zip(args, slopes, strict=True)
+        if slope is not None and is_complex(x)
+    ]
+    return join_parts(f, sum(terms[1:], terms[0])) if terms else f
+
+
+def _real_parts(xp: Namespace, args: Sequence[Any]) -> list[Any]:
+    return [xp.real(x) if is_complex(x) else x for x in args]
+
+
+def _as_arrays(y: Array, args: Sequence[Any]) -> list[Array]:
+    """Return the arguments with numbers as arrays like y: real ones, too, in a complex step."""
+    real = namespace(y).real(y) if is_complex(y) else y
+    return [x if hasattr(x, "dtype") else like(real, x) for x in args]
 
 
 def _added(total: Array, term: Array) -> Array:

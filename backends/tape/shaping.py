@@ -9,7 +9,7 @@ from typing import Any
 from ...core.arrays import Array
 from ...core.errors import NotDifferentiable
 from .linear import LINEAR, axes_of
-from .record import apply, cast, differentiable, is_traced, namespace_of, plain
+from .record import apply, cast, differentiable, is_traced, namespace_of, plain, real_value
 
 # Shapes --------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ def asarray(x: Any, dtype: Any = None, device: Any = None, copy: bool | None = N
 def sort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Return the entries in order along an axis; it is a permutation, and differentiated as one."""
     xp = namespace_of(x)
-    order = xp.argsort(plain(x), axis=axis, descending=descending, stable=stable)
+    order = xp.argsort(real_value(x), axis=axis, descending=descending, stable=stable)
     return take_along_axis(x, order, axis)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..arrays import Array, integer_like, max_abs, namespace
-from ..oracle import Oracle, Point, Product
+from ..oracle import Oracle, Product
 from ..result import Counts, Status
 
 
@@ -80,11 +80,11 @@ class Solver(ABC):
         return {}
 
 
-def verdict(pt: Point, gtol: float) -> Array:
+def verdict(value: Array, grad: Array, gtol: float) -> Array:
     """Return the status of a start: CONVERGED, NOT_FINITE or RUNNING, as a 0-d integer."""
-    xp = namespace(pt.grad)
-    largest = max_abs(pt.grad)
-    finite = xp.isfinite(pt.value) & xp.isfinite(largest)
+    xp = namespace(grad)
+    largest = max_abs(grad)
+    finite = xp.isfinite(value) & xp.isfinite(largest)
     status = xp.where(
         largest <= gtol,
         integer_like(largest, Status.CONVERGED),

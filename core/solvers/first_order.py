@@ -65,7 +65,8 @@ class SGD(Solver):
     def step(self, oracle: Oracle, state: SGDState, *data: Any) -> SGDState:
         """Return the state after one gradient step; a gradient that is not finite moves nothing."""
         pt = oracle.at(state.x, *data)
-        g, status = pt.grad, verdict(pt, self.gtol)
+        g = pt.grad
+        status = verdict(pt.value, g, self.gtol)
         xp = namespace(g)
         moves = status == Status.RUNNING
         velocity = xp.where(moves, self.momentum * state.velocity + g, state.velocity)
@@ -111,7 +112,8 @@ class Adam(Solver):
     def step(self, oracle: Oracle, state: AdamState, *data: Any) -> AdamState:
         """Return the state after one step; a gradient that is not finite moves nothing."""
         pt = oracle.at(state.x, *data)
-        g, status = pt.grad, verdict(pt, self.gtol)
+        g = pt.grad
+        status = verdict(pt.value, g, self.gtol)
         xp = namespace(g)
         moves = status == Status.RUNNING
         t = state.t + xp.astype(moves, state.t.dtype)

@@ -140,7 +140,7 @@ class NewtonKrylov(Solver):
         pt = oracle.at(state.x, *data)
         f, g = pt.value, pt.grad
         xp = namespace(g)
-        status = verdict(pt, self.gtol)
+        status = verdict(f, g, self.gtol)
         running = status == Status.RUNNING
         gbar = g if self.global_gradient == "batch" else state.global_grad
         opposed = running & (dot(g, gbar) < 0)

@@ -112,7 +112,7 @@ class TrustRegion(Solver):
         pt = oracle.at(state.x, *data)
         f, g = pt.value, pt.grad
         xp = namespace(g)
-        status = verdict(pt, self.gtol)
+        status = verdict(f, g, self.gtol)
         active = status == Status.RUNNING
 
         g_norm = norm(g)

@@ -83,7 +83,7 @@ def _closed_form(product: Product) -> Law:
         point, expected = s.at(), s.expected(s.scenario.here)
         name = "grad" if product is Product.GRAD else f"{product}(v)"
         if name not in expected:
-            raise NotApplicable("the scenario is not a composition")
+            raise NotApplicable(f"the scenario has no closed form of {product}")
         s.check_close(s.ask(point, product, s.direction(product)[:, 0]), expected[name], name)
 
     name = f"closed_form_{product}"
@@ -183,6 +183,31 @@ def vgv_quadratic(s: Subject) -> None:
     """Compare the quadratic form of Gauss-Newton with its product."""
     point = s.at()
     s.check_close(point.vgv(s.V), np.diag(_gram(s.V, point.ggn(s.V))), "vgv(V)")
+
+
+@law("D^3 f[u, v, w] is the same in any order, and third(v) is D^3 f[v, v, v]", Product.THIRD)
+def third_symmetric(s: Subject) -> None:
+    """Check that V' dhvp(v_i, V), for all i, is a symmetric tensor with third(V) as diagonal."""
+    point = s.at()
+    T = np.stack([_gram(s.V, point.dhvp(s.V[:, i], s.V)) for i in range(s.V.shape[1])])
+    s.check_close(T, T.transpose(1, 2, 0), "V' dhvp(v, V)")
+    s.check_close(T, T.transpose(0, 2, 1), "V' dhvp(v, V)")
+    s.check_close(point.third(s.V), np.einsum("iii->i", T), "third(V)")
+
+
+@law("taylor(v, k) is the derivatives of f(x + t v) in t, not divided by factorials", Product.THIRD)
+def taylor_derivatives(s: Subject) -> None:
+    """Compare the terms with the products, and those of order 4 with the ones of order 3."""
+    point, v = s.at(), s.V[:, 0]
+    terms = point.taylor(v, 3)
+    for k, expected in enumerate([point.value, _gram(point.grad, v), point.vhv(v), point.third(v)]):
+        s.check_close(terms[k], expected, f"taylor(v, 3)[{k}]")
+    try:
+        more = point.taylor(v, 4)
+    except ProductUnavailable:
+        return
+    for k in range(4):
+        s.check_close(more[k], terms[k], f"taylor(v, 4)[{k}]")
 
 
 def _gram(A: Array, B: Array) -> np.ndarray:
@@ -314,11 +339,12 @@ def repeatable(s: Subject) -> None:
     s.check_all_close(again, first)
 
 
-@law("a point evaluates the function once, whatever it is asked")
+@law("a point evaluates the function once, whatever it is asked up to second order")
 def one_linearisation(s: Subject) -> None:
     """Count the calls of ``fun`` or ``model`` by a point that is asked for everything twice."""
     arguments = s.here
-    directions = {product: s.direction(product)[:, 0] for product in sorted(s.oracle.products)}
+    products = sorted(s.oracle.products - {Product.THIRD})
+    directions = {product: s.direction(product)[:, 0] for product in products}
     with s.uncompiled():
         s.calls.count = 0
         point = s.at(arguments)

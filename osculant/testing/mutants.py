@@ -6,6 +6,7 @@ must catch it; a law that no mutant breaks might as well be missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -102,6 +103,18 @@ class WrappedPoint(Point):
     def loss_hvp(self, U: Array) -> Array:
         """Return the other's."""
         return self.inner.loss_hvp(U)
+
+    def third(self, V: Array) -> Array:
+        """Return the other's."""
+        return self.inner.third(V)
+
+    def dhvp(self, v: Array, W: Array) -> Array:
+        """Return the other's."""
+        return self.inner.dhvp(v, W)
+
+    def taylor(self, v: Array, order: int = 3) -> tuple[Array, ...]:
+        """Return the other's."""
+        return self.inner.taylor(v, order)
 
 
 Wrapped.point = WrappedPoint
@@ -350,6 +363,34 @@ class LossHvpIdentity(WrappedPoint):
     def loss_hvp(self, U: Array) -> Array:
         """Return U."""
         return 1.0 * U
+
+
+@mutant("closed_form_third")
+class ThirdIsCoefficient(WrappedPoint):
+    """third is the cubic model's coefficient D^3 f[v, v, v] / 3!."""
+
+    def third(self, V: Array) -> Array:
+        """Return a sixth of it."""
+        return self.inner.third(V) / 6.0
+
+
+@mutant("third_symmetric")
+class DhvpScaled(WrappedPoint):
+    """The derivative of the Hessian lacks the length of its direction, as if it were normalised."""
+
+    def dhvp(self, v: Array, W: Array) -> Array:
+        """Return it for a direction whose entries sum to one in size."""
+        return self.inner.dhvp(v, W) / namespace(v).sum(namespace(v).abs(v))
+
+
+@mutant("taylor_derivatives")
+class TaylorIsCoefficients(WrappedPoint):
+    """taylor gives the polynomial's coefficients: the derivatives over k!."""
+
+    def taylor(self, v: Array, order: int = 3) -> tuple[Array, ...]:
+        """Return them over k!."""
+        terms = self.inner.taylor(v, order)
+        return tuple(term / math.factorial(k) for k, term in enumerate(terms))
 
 
 @mutant("columns")

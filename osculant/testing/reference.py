@@ -30,6 +30,14 @@ class Derivatives(NamedTuple):
     """J, of shape (m, n): the Jacobian of the model, if the function is a composition."""
     loss_hess: np.ndarray | None = None
     """H_L, of shape (m, m): the Hessian of the loss, if the function is a composition."""
+    third: np.ndarray | None = None
+    """D^3 f, of shape (n, n, n), if it is known."""
+
+    def knows(self, product: Product) -> bool:
+        """Return whether :meth:`apply` has what it takes."""
+        if product is Product.THIRD:
+            return self.third is not None
+        return product in HESSIAN_PRODUCTS or self.jac is not None
 
     def matrix(self, product: Product) -> np.ndarray:
         """Return the matrix of a linear product, or of a quadratic form."""
@@ -47,6 +55,8 @@ class Derivatives(NamedTuple):
 
     def apply(self, product: Product, V: np.ndarray) -> np.ndarray:
         """Return ``product`` of V, which has one column or k of them, as a point does."""
+        if product is Product.THIRD:
+            return np.einsum("ijk,i...,j...,k...->...", self.third, V, V, V)
         MV = self.matrix(product) @ V
         return np.sum(V * MV, axis=0) if product in (Product.VHV, Product.VGV) else MV
 
@@ -166,6 +176,8 @@ class ReferenceOracle(Oracle):
         self.products = HESSIAN_PRODUCTS
         if scenario.objective.composite:
             self.products |= GAUSS_NEWTON_PRODUCTS
+        if scenario.here.derivatives.knows(Product.THIRD):
+            self.products |= {Product.THIRD}
 
     def at(self, x: np.ndarray, *data: Any) -> ReferencePoint:
         """Compute every matrix at ``x``, of shape (n,)."""
@@ -217,6 +229,9 @@ class ReferencePoint(Point):
 
     def _loss_hvp(self, u: np.ndarray) -> np.ndarray:
         return self._cast(self._dense.apply(Product.LOSS_HVP, u))
+
+    def _third(self, v: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda w: self._cast(np.einsum("ijk,i,j->k", self._dense.third, v, w))
 
     def _cast(self, a: np.ndarray) -> np.ndarray:
         return a.astype(self.oracle.structure.dtype)

@@ -120,6 +120,13 @@ def _scale(a: np.ndarray) -> np.ndarray:
     return 1.25 * a if np.issubdtype(a.dtype, np.floating) else a
 
 
+def _diagonal(entries: np.ndarray) -> np.ndarray:
+    """Return the tensor of third derivatives of a sum of functions of one entry each."""
+    tensor = np.zeros((entries.size,) * 3)
+    np.einsum("iii->i", tensor)[...] = entries
+    return tensor
+
+
 def _random(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1.0, 1.0, shape)
 
@@ -135,7 +142,10 @@ def _scalar() -> Scenario:
 
     def closed_form(x: np.ndarray) -> Derivatives:
         return Derivatives(
-            float(1.5 * (x - 2.0) ** 2), np.array([3.0 * (x - 2.0)]), np.array([[3.0]])
+            float(1.5 * (x - 2.0) ** 2),
+            np.array([3.0 * (x - 2.0)]),
+            np.array([[3.0]]),
+            third=np.zeros((1, 1, 1)),
         )
 
     return Scenario("scalar", np.array(0.7), fun=fun, closed_form=closed_form)
@@ -150,7 +160,7 @@ def _quadratic() -> Scenario:
 
     def closed_form(x: np.ndarray, A: np.ndarray, b: np.ndarray) -> Derivatives:
         H = (A + A.T) / 2
-        return Derivatives(x @ H @ x / 2 - b @ x, H @ x - b, H)
+        return Derivatives(x @ H @ x / 2 - b @ x, H @ x - b, H, third=np.zeros((x.size,) * 3))
 
     data = (_random(1, 5, 5), _random(2, 5))
     return Scenario("quadratic", _random(0, 5), data, fun=fun, closed_form=closed_form)
@@ -163,7 +173,8 @@ def _linear() -> Scenario:
         return namespace(x).sum(x * c)
 
     def closed_form(x: np.ndarray, c: np.ndarray) -> Derivatives:
-        return Derivatives(c @ x, c, np.zeros((x.size, x.size)))
+        n = x.size
+        return Derivatives(c @ x, c, np.zeros((n, n)), third=np.zeros((n, n, n)))
 
     return Scenario("linear", _random(0, 4), (_random(1, 4),), fun=fun, closed_form=closed_form)
 
@@ -185,7 +196,10 @@ def _rosenbrock() -> Scenario:
         diagonal[1:] += 10.0
         off = np.diag(-20.0 * a, 1)
         value = np.sum(5.0 * r**2 + (1.0 - a) ** 2)
-        return Derivatives(value, grad, np.diag(diagonal) + off + off.T)
+        third = _diagonal(np.append(120.0 * a, 0.0))
+        for i in range(a.size):
+            third[i, i, i + 1] = third[i, i + 1, i] = third[i + 1, i, i] = -20.0
+        return Derivatives(value, grad, np.diag(diagonal) + off + off.T, third=third)
 
     x = np.array([-0.6, 0.5, 0.8, -0.2])
     return Scenario("rosenbrock", x, fun=fun, closed_form=closed_form)
@@ -199,7 +213,8 @@ def _cubic() -> Scenario:
 
     def closed_form(x: np.ndarray, a: np.ndarray) -> Derivatives:
         s = a @ x
-        return Derivatives(s**3 / 6.0, s**2 / 2.0 * a, s * np.outer(a, a))
+        third = np.einsum("i,j,k->ijk", a, a, a)
+        return Derivatives(s**3 / 6.0, s**2 / 2.0 * a, s * np.outer(a, a), third=third)
 
     data = (_random(1, 3),)
     return Scenario("cubic", 1.0 + _random(0, 3), data, fun=fun, closed_form=closed_form)
@@ -221,13 +236,16 @@ def _elementwise() -> Scenario:
         f = np.exp(x) + np.sin(2 * x) / 2 + t
         df = np.exp(x) + np.cos(2 * x) + 1 - t**2
         ddf = np.exp(x) - 2 * np.sin(2 * x) - 2 * t * (1 - t**2)
+        dddf = np.exp(x) - 4 * np.cos(2 * x) + (1 - t**2) * (6 * t**2 - 2)
         f += np.log(y) + np.sqrt(y) + 1 / y
         df += 1 / y + 0.5 / np.sqrt(y) - 1 / y**2
         ddf += -1 / y**2 - 0.25 / y**1.5 + 2 / y**3
+        dddf += 2 / y**3 + 0.375 / y**2.5 - 6 / y**4
         f += np.where(above, x**3, -x) + s * np.where(wide, x**2, x - x**2)
         df += np.where(above, 3 * x**2, -1) + s * np.where(wide, 2 * x, 1 - 2 * x)
         ddf += np.where(above, 6 * x, 0) + s * np.where(wide, 2, -2)
-        return Derivatives(f.sum(), df, np.diag(ddf))
+        dddf += np.where(above, 6, 0)
+        return Derivatives(f.sum(), df, np.diag(ddf), third=_diagonal(dddf))
 
     x = np.array([-0.4, 0.22, 0.75, 1.5])
     return Scenario("elementwise", x, fun=fun, closed_form=closed_form)
@@ -241,7 +259,12 @@ def _left_operands() -> Scenario:
 
     def closed_form(x: np.ndarray, A: np.ndarray, b: np.ndarray, c: np.ndarray) -> Derivatives:
         y = 3.0 + x
-        return Derivatives(b @ A @ x - np.sum(c / y), A.T @ b + c / y**2, np.diag(-2 * c / y**3))
+        return Derivatives(
+            b @ A @ x - np.sum(c / y),
+            A.T @ b + c / y**2,
+            np.diag(-2 * c / y**3),
+            third=_diagonal(6 * c / y**4),
+        )
 
     data = (_random(1, 3, 3), _random(2, 3), _random(3, 3))
     return Scenario("left_operands", _random(0, 3), data, fun=fun, closed_form=closed_form)
@@ -299,7 +322,9 @@ def _indexing() -> Scenario:
 
     def closed_form(x: np.ndarray, i: np.ndarray, w: np.ndarray) -> Derivatives:
         total = np.bincount(i, weights=w, minlength=x.size)
-        return Derivatives(total @ x**3 / 3, total * x**2, np.diag(2 * total * x))
+        return Derivatives(
+            total @ x**3 / 3, total * x**2, np.diag(2 * total * x), third=_diagonal(2 * total)
+        )
 
     data = (np.array([2, 0, 2, 4, 2], dtype=np.int32), _random(1, 5))
     return Scenario("indexing", _random(0, 6), data, fun=fun, closed_form=closed_form)
@@ -342,6 +367,7 @@ def _unused() -> Scenario:
             t.sum(),
             np.concatenate([idle, slope]),
             np.diag(np.concatenate([idle, -2 * t * slope])),
+            third=_diagonal(np.concatenate([idle, slope * (6 * t**2 - 2)])),
         )
 
     params = {"idle": _random(0, 2, 2), "used": _random(1, 3)}
@@ -373,7 +399,14 @@ def _tall() -> Scenario:
         z = np.tanh(A @ x)
         slope, g = 1 - z**2, W @ z - 1
         second = A.T @ np.diag(g * -2 * z * slope) @ A
-        return compose(z @ W @ z / 2 - z.sum(), slope[:, None] * A, g, W, second)
+        dense = compose(z @ W @ z / 2 - z.sum(), slope[:, None] * A, g, W, second)
+        # g weights the third derivatives of tanh, and W couples first with second ones, in
+        # three orders.
+        third = np.einsum("m,mi,mj,mk->ijk", g * slope * (6 * z**2 - 2), A, A, A)
+        bend = (-2 * z * slope)[:, None] * A
+        mixed = np.einsum("mn,mi,nj,nk->ijk", W, slope[:, None] * A, bend, A)
+        third += mixed + mixed.transpose(1, 0, 2) + mixed.transpose(1, 2, 0)
+        return dense._replace(third=third)
 
     data = (_random(1, 5, 3), _weights(2, 5))
     return Scenario(
@@ -541,7 +574,9 @@ def _linear_loss() -> Scenario:
 
     def closed_form(x: np.ndarray, c: np.ndarray) -> Derivatives:
         z = np.sin(x)
-        return compose(c @ z, np.diag(np.cos(x)), c, np.zeros((x.size, x.size)), np.diag(-c * z))
+        zero, bend = np.zeros((x.size, x.size)), np.diag(-c * z)
+        dense = compose(c @ z, np.diag(np.cos(x)), c, zero, bend)
+        return dense._replace(third=_diagonal(-c * np.cos(x)))
 
     data = (_random(1, 3),)
     return Scenario(

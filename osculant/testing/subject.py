@@ -171,8 +171,7 @@ class Subject:
             outputs = self.scenario.objective.outputs(place.params, place.data)
             expected["outputs"] = np.reshape(outputs, -1)
         for product in Product:
-            linear = product is not Product.GRAD
-            if linear and (dense.jac is not None or product in (Product.HVP, Product.VHV)):
+            if product is not Product.GRAD and dense.knows(product):
                 V = to_numpy(self.direction(product)).astype(np.float64)
                 expected[f"{product}(v)"] = dense.apply(product, V[:, 0])
                 expected[f"{product}(V)"] = dense.apply(product, V)

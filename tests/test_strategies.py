@@ -1,0 +1,400 @@
+"""Where derivatives come from: complex steps, finite differences, the user's own functions."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant import NotAnalytic, Product, ProductUnavailable
+from osculant.backends.strategies import ComplexStep, FiniteDifference
+from osculant.core.arrays import namespace
+from osculant.testing.conformance import cases, run
+from osculant.testing.scenarios import SCENARIOS
+from osculant.testing.support import BACKENDS
+
+SUPPORT = {support.name: support for support in BACKENDS}
+LAWS = [f"closed_form_{product}" for product in Product if product is not Product.THIRD]
+
+
+@pytest.fixture(params=["NumPy", "array-api-strict", "PyTorch", "JAX"])
+def support(request):
+    support = SUPPORT[request.param]
+    if reason := support.missing():
+        pytest.skip(reason)
+    with support.context():
+        yield support
+
+
+def make(scenario, params, **options):
+    if scenario.fun is not None:
+        return osculant.oracle(scenario.fun, params, **options)
+    return osculant.oracle(model=scenario.model, loss=scenario.loss, params=params, **options)
+
+
+def answers(oracle, scenario, support, dtype):
+    """Return every product at the scenario's place, as NumPy arrays."""
+
+    def convert(tree):
+        if isinstance(tree, dict):
+            return {key: convert(item) for key, item in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(map(convert, tree))
+        floating = np.issubdtype(tree.dtype, np.floating)
+        return support.convert(np.asarray(tree.astype(dtype) if floating else tree))
+
+    x, data = convert(scenario.here.x), convert(scenario.data)
+    params = convert(scenario.params)
+    oracle = oracle(scenario, params)
+    point = oracle.at(x, *data)
+    v = convert(np.cos(np.arange(x.shape[0])))
+    found = {"value": point.value, "grad": point.grad, "hvp": point.hvp(v), "vhv": point.vhv(v)}
+    if scenario.fun is None:
+        u = point.jvp(v)
+        found |= {"jvp": u, "vjp": point.vjp(u), "loss_hvp": point.loss_hvp(u)}
+        found |= {"ggn": point.ggn(v), "vgv": point.vgv(v)}
+    return {name: np.asarray(array) for name, array in found.items()}
+
+
+def largest_error(found, expected):
+    return max(
+        np.max(np.abs(found[name] - expected[name])) / max(1.0, np.max(np.abs(expected[name])))
+        for name in expected
+    )
+
+
+# Against autodiff, and the closed forms -----------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-13), ("float32", 2e-6)])
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_complex_step_is_autodiff(support, name, dtype, rtol):
+    if name in support.excused:
+        pytest.skip(support.excused[name])
+    if (support.name, dtype) == ("JAX", "float32") and name not in ("tall", "softmax", "indexing"):
+        pytest.skip("compiling takes long")
+    scenario = SCENARIOS[name]
+    exact = answers(make, scenario, support, dtype)
+    stepped = answers(lambda *args: make(*args, products="complex-step"), scenario, support, dtype)
+    assert all(a.dtype == dtype for a in stepped.values())
+    assert largest_error(stepped, exact) <= rtol
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central"])
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_finite_differences_approximate(name, scheme):
+    scenario, support = SCENARIOS[name], SUPPORT["NumPy"]
+    exact = answers(make, scenario, support, "float64")
+    found = answers(
+        lambda *args: make(*args, products=FiniteDifference(scheme)), scenario, support, "float64"
+    )
+    assert largest_error(found, exact) <= {"forward": 2e-3, "central": 1e-6}[scheme]
+
+
+def test_the_kit_accepts_the_complex_step_and_refuses_wrong_ones():
+    def failures(options):
+        kit = cases(
+            lambda scenario, params: make(scenario, params, **options),
+            scenarios=[SCENARIOS[name] for name in ("rosenbrock", "tall", "mlp")],
+            laws=["closed_form_hvp", "closed_form_ggn"],
+            dtypes=["float64"],
+            convert=np.array,
+        )
+        return [result for result in map(run, kit) if result.outcome == "failed"]
+
+    assert not failures({"products": "complex-step"})
+    assert failures({"products": _Conjugated()})
+    assert failures({"products": ComplexStep(h=1e-2)})
+
+
+class _Conjugated(ComplexStep):
+    """A complex step through a transpose that conjugates."""
+
+    def along(self, F, x, v):
+        return super().along(lambda z: np.conj(F(z)), x, v)
+
+
+# The analytic extension ---------------------------------------------------------------------
+
+
+KINKED = {
+    "abs": lambda xp, x: xp.abs(x),
+    "sign": lambda xp, x: x * x * xp.sign(x),
+    "maximum": lambda xp, x: xp.maximum(x * x, x),
+    "minimum": lambda xp, x: xp.minimum(x**3, x),
+    "relu": lambda xp, x: xp.where(x > 0, x * x, 0.0 * x),
+    "clip": lambda xp, x: xp.clip(x * x, 0.1, 0.5),
+    "max": lambda xp, x: xp.max(x * x),
+    "min": lambda xp, x: xp.min(x * x),
+    "std": lambda xp, x: xp.std(x),
+    "norm": lambda xp, x: xp.linalg.vector_norm(x),
+    "1-norm": lambda xp, x: xp.linalg.vector_norm(x, ord=1) ** 2,
+    "sort": lambda xp, x: xp.sort(x)[1:3] ** 2,
+    "real": lambda xp, x: xp.real(x) ** 2,
+    "conj": lambda xp, x: xp.conj(x) * x,
+    "atan2": lambda xp, x: xp.atan2(x, x * x),
+    "hypot": lambda xp, x: xp.hypot(x, 1.0 + x * x),
+    "logaddexp": lambda xp, x: xp.logaddexp(x, x * x),
+    "remainder": lambda xp, x: xp.remainder(x, 0.3) ** 2,
+}
+
+
+@pytest.mark.parametrize("name", sorted(KINKED))
+@pytest.mark.parametrize("array_module", ["numpy", "torch", "jax.numpy"])
+def test_extended_by_the_real_part(name, array_module):
+    module = pytest.importorskip(array_module)
+    if array_module == "torch" and name == "1-norm":
+        pytest.skip("its autodiff takes |x| of the norm in another order")
+
+    def fun(x):
+        xp = namespace(x)
+        if name == "remainder" and array_module == "torch":
+            return xp.sum(xp.remainder(x, xp.asarray(0.3, dtype=xp.float64)) ** 2)
+        return xp.sum(KINKED[name](xp, x))
+
+    x = module.asarray(np.array([-1.5, 0.7, 0.2, 2.5, -0.3]))
+    v = module.asarray(np.array([1.0, -2.0, 0.5, 3.0, 1.5]))
+    expected = osculant.oracle(fun, x).at(x).hvp(v)
+    found = osculant.oracle(fun, x, products="complex-step").at(x).hvp(v)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: np.sum(np.maximum(x, 0.0)),
+        lambda x: np.sum(abs(x)),
+        lambda x: np.linalg.norm(x),
+        lambda x: np.std(x),
+    ],
+)
+def test_a_kink_has_autodiffs_derivative(fun):
+    """At the kink itself the step takes the same subgradient, not that of one side."""
+    x, v = np.zeros(3), np.array([1.0, -2.0, 3.0])
+    jacobian = {"model": lambda x: fun(x).reshape(1), "loss": lambda z: z.sum()}
+    expected = osculant.oracle(**jacobian, params=x).at(x).jvp(v)
+    found = osculant.oracle(**jacobian, params=x, products="complex-step").at(x).jvp(v)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_imaginary_unit_is_told_from_a_step():
+    with pytest.raises(osculant.NotDifferentiable):
+        x = np.ones(2)
+        _ = osculant.oracle(lambda x: np.sum(x * 1j), x, products="complex-step").at(x).value
+
+
+# The user's own gradient --------------------------------------------------------------------
+
+
+def quartic(x):
+    return np.sum(x**4) / 4 + np.sum(x) ** 2
+
+
+def quartic_gradient(x):
+    return x**3 + 2 * np.sum(x)
+
+
+X, V = np.array([1.0, -2.0, 0.5]), np.array([0.3, 1.0, -1.0])
+HV = 3 * X**2 * V + 2 * np.sum(V)
+
+
+def test_exact_products_of_a_gradient_written_by_hand():
+    oracle = osculant.oracle(quartic, X, grad=quartic_gradient, products="complex-step")
+    np.testing.assert_allclose(oracle.at(X).hvp(V), HV, rtol=1e-15)
+    np.testing.assert_allclose(oracle.at(X).hvp(np.eye(3)) @ V, HV, rtol=1e-14)
+    float32 = osculant.oracle(
+        quartic, X.astype("f"), grad=quartic_gradient, products="complex-step"
+    )
+    hvp = float32.at(X.astype("f")).hvp(V.astype("f"))
+    assert hvp.dtype == np.float32
+    np.testing.assert_allclose(hvp, HV, rtol=2e-6)
+
+
+def test_nothing_is_traced_and_the_function_may_return_a_float():
+    def value(x):
+        assert type(x) is np.ndarray
+        return float(quartic(x))
+
+    oracle = osculant.oracle(None, X, value=value, grad=quartic_gradient, products="complex-step")
+    point = oracle.at(X)
+    assert point.value == quartic(X)
+    np.testing.assert_allclose(point.hvp(V), HV, rtol=1e-15)
+
+
+def test_differences_of_a_gradient_written_by_hand():
+    calls = []
+
+    def grad(x):
+        calls.append(x.dtype)
+        return quartic_gradient(x)
+
+    oracle = osculant.oracle(quartic, X, grad=grad, products="finite-difference")
+    np.testing.assert_allclose(oracle.at(X).hvp(V), HV, rtol=1e-8)
+    assert calls == [np.float64] * 2
+
+
+def test_without_a_gradient_there_are_n_complex_evaluations_and_no_hessian():
+    calls = []
+
+    def value(x):
+        calls.append(x)
+        return quartic(x)
+
+    oracle = osculant.oracle(x0=X, value=value, products="complex-step")
+    np.testing.assert_allclose(oracle.at(X).grad, quartic_gradient(X), rtol=1e-15)
+    assert len(calls) == X.size
+    with pytest.raises(ProductUnavailable, match="give grad="):
+        oracle.at(X).hvp(V)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "match"),
+    [
+        (lambda x: np.conj(x) ** 3, "conj"),
+        (lambda x: x.real**3, "real"),
+        (lambda x: np.angle(x), "angle"),
+        (lambda x: np.vdot(x, x) * x, "do not conjugate"),
+        (lambda x: x * np.linalg.norm(x), "numpy.sqrt"),
+        (lambda x: np.abs(np.asarray(x)), "lost"),
+        (lambda x: np.arctan2(x, 1.0), "not supported"),
+        (lambda x: np.array([float(t) for t in x]), "complex"),
+        (lambda x: x.astype(float), "discards"),
+    ],
+)
+def test_what_cannot_be_extended_raises(gradient, match):
+    oracle = osculant.oracle(quartic, X, grad=gradient, products="complex-step")
+    with pytest.raises(NotAnalytic, match=match):
+        oracle.at(X).hvp(V)
+
+
+def test_work_arrays_of_a_real_dtype_raise():
+    def gradient(x):
+        g = np.zeros(3)
+        g[:] = quartic_gradient(x)
+        return g
+
+    oracle = osculant.oracle(quartic, X, grad=gradient, products="complex-step")
+    with pytest.raises(NotAnalytic, match="zeros_like"):
+        oracle.at(X).hvp(V)
+
+
+def test_a_gradient_by_branches_is_extended():
+    def gradient(x):
+        return np.where(abs(x) > 1.0, np.maximum(x, -3.0), np.sign(x) * abs(x))
+
+    oracle = osculant.oracle(quartic, X, grad=gradient, products="complex-step")
+    np.testing.assert_allclose(oracle.at(X).hvp(V), V, rtol=1e-15)
+
+
+def test_check_analytic_names_the_worst_coordinate():
+    def fun(params):
+        return np.sum(params["a"] ** 2) + np.sum(params["b"] ** 3)
+
+    def grad(params):
+        b = np.array(params["b"])
+        g = 3 * b**2
+        g[1] = 3 * b[1].real ** 2  # loses the derivative, where nobody sees it
+        return {"a": 2 * params["a"], "b": g}
+
+    params = {"a": np.ones(2), "b": np.array([1.0, 2.0, 3.0])}
+    oracle = osculant.oracle(fun, params, grad=grad, products="complex-step")
+    with pytest.raises(NotAnalytic, match=r"hvp, most at entry 1 of 'b'"):
+        oracle.check_analytic(oracle.ravel(params))
+    right = osculant.oracle(
+        fun,
+        params,
+        grad=lambda p: {"a": 2 * p["a"], "b": 3 * p["b"] ** 2},
+        products="complex-step",
+    )
+    assert right.check_analytic(right.ravel(params)).error < 1e-6
+
+
+def test_the_adjoint_example():
+    path = Path(__file__).parents[1] / "examples" / "adjoint.py"
+    spec = importlib.util.spec_from_file_location("adjoint", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    solution = example.solve()
+    assert solution.success
+    assert solution.nit < 20
+    assert np.max(np.abs(example.gradient(solution.x))) <= 1e-10
+
+
+# Overriding product by product ---------------------------------------------------------------
+
+
+def test_each_product_can_be_the_users_own():
+    def model(params):
+        return params["w"] * params["w"]
+
+    def loss(z):
+        return np.sum(z**2) / 2
+
+    params = {"w": np.array([1.0, 2.0])}
+    marks = {
+        "value": lambda p: np.array(1.0),
+        "grad": lambda p: {"w": p["w"] + 1},
+        "hvp": lambda p, v: {"w": v["w"] + 2},
+        "vhv": lambda p, v: np.sum(v["w"]) + 3,
+        "ggn": lambda p, v: {"w": v["w"] + 4},
+        "vgv": lambda p, v: np.sum(v["w"]) + 5,
+        "jvp": lambda p, v: v["w"] + 6,
+        "vjp": lambda p, u: {"w": u + 7},
+        "loss_hvp": lambda p, u: u + 8,
+    }
+    v = np.array([1.0, 3.0])
+    expected = {
+        "value": 1.0, "grad": [2.0, 3.0], "hvp": v + 2, "vhv": 7.0, "ggn": v + 4, "vgv": 9.0,
+        "jvp": v + 6, "vjp": v + 7, "loss_hvp": v + 8,
+    }  # fmt: skip
+    plain = osculant.oracle(model=model, loss=loss, params=params).at(params["w"])
+    for name, function in marks.items():
+        oracle = osculant.oracle(model=model, loss=loss, params=params, **{name: function})
+        point = oracle.at(params["w"])
+        for other in {*expected, "outputs"} - {"value", "grad", "outputs"}:
+            if other == name:
+                np.testing.assert_array_equal(getattr(point, other)(v), expected[other])
+                both = getattr(point, other)(np.stack([v, v], axis=1))
+                np.testing.assert_array_equal(both[..., 0], expected[other])
+        for other in {"value", "grad"}:
+            wanted = expected[other] if other == name else getattr(plain, other)
+            np.testing.assert_array_equal(getattr(point, other), wanted)
+    composed = osculant.oracle(
+        model=model, loss=loss, params=params, jvp=marks["jvp"], vjp=marks["vjp"]
+    ).at(params["w"])
+    np.testing.assert_array_equal(composed.ggn(v), v + 13)  # H_L = I
+
+
+def test_hessian_products_by_hand_for_any_solver():
+    solution = osculant.minimize(
+        osculant.oracle(
+            x0=X,
+            value=quartic,
+            grad=quartic_gradient,
+            hvp=lambda x, v: 3 * x**2 * v + 2 * np.sum(v),
+            products="finite-difference",
+        ),  # fmt: skip
+        X,
+    )
+    assert solution.success
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"products": "magic"}, ValueError, "autodiff, complex-step, finite-difference"),
+        ({"gradient": quartic_gradient}, TypeError, "has no argument 'gradient'"),
+        ({"grad": 3.0}, TypeError, "a function is needed"),
+        ({"jvp": lambda x, v: v}, TypeError, "give model= and loss="),
+    ],
+)
+def test_bad_options(options, error, match):
+    with pytest.raises(error, match=match):
+        osculant.oracle(quartic, X, **options)
+
+
+def test_a_result_of_the_wrong_shape():
+    oracle = osculant.oracle(quartic, X, grad=lambda x: x[:2])
+    with pytest.raises(ValueError, match="shape"):
+        _ = oracle.at(X).grad
