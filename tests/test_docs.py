@@ -37,6 +37,27 @@ def test_block_of_the_readme_runs(code, capsys):
     assert capsys.readouterr().out.strip()
 
 
+def shell_commands():
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [part for block in blocks for part in block.strip().split(" && ")]
+
+
+def test_second_command_is_what_ci_runs():
+    *_, install, nox, _ = shell_commands()
+    assert f"{install} && {nox}" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("command", [c for c in shell_commands() if c.startswith("osculant ")])
+def test_command_of_the_readme_runs(command, capsys, tmp_path):
+    for name in ("cyclopts", "rich", "matplotlib", "sklearn"):
+        pytest.importorskip(name, reason="the extra 'demo' is not installed")
+    from osculant.cli import main
+
+    curves = str(tmp_path / "curves.png")
+    assert main([*command.split()[1:], "--budget", "20", "--output", curves]) == 0
+    assert "NewtonKrylov" in capsys.readouterr().out and (tmp_path / "curves.png").stat().st_size
+
+
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings(name):
     try:

@@ -83,14 +83,11 @@ class Auto(Solver):
 
     def _quasi_newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
         new = replace(self.lbfgs, gtol=self.gtol).step(oracle, state.lbfgs, *data)
-        return state._replace(
-            x=new.x,
-            value=new.value,
-            grad=new.grad,
-            status=new.status,
-            counts=new.counts,
-            lbfgs=new,
-        )
+        return _adopt(state, new)._replace(lbfgs=new)
+
+    def _newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
+        new = replace(self.trust_region, gtol=self.gtol).step(oracle, state.trust_region, *data)
+        return _adopt(state, new)._replace(trust_region=new)
 
     def _hand_over(self, state: AutoState) -> AutoState:
         """Let the trust region go on from here if the line search has stalled."""
@@ -102,13 +99,9 @@ class Auto(Solver):
             trust_region=state.trust_region._replace(x=state.x, counts=state.counts),
         )
 
-    def _newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
-        new = replace(self.trust_region, gtol=self.gtol).step(oracle, state.trust_region, *data)
-        return state._replace(
-            x=new.x,
-            value=new.value,
-            grad=new.grad,
-            status=new.status,
-            counts=new.counts,
-            trust_region=new,
-        )
+
+def _adopt(state: AutoState, new: LBFGSState | TrustRegionState) -> AutoState:
+    """Return ``state`` with what every solver's state has taken from ``new``."""
+    return state._replace(
+        x=new.x, value=new.value, grad=new.grad, status=new.status, counts=new.counts
+    )
