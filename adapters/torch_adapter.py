@@ -89,7 +89,7 @@ class SolverOptimizer(torch.optim.Optimizer):
                 "several times"
             )
         oracle = _ClosureOracle(self._parameters(), closure)
-        start = oracle.ravel(oracle.parameters)
+        start = oracle.ravel(list(oracle.parameters))
         state = self._load(oracle, start)
         try:
             state = self.solver.step(oracle, state)
@@ -176,9 +176,6 @@ class _ClosureOracle(TorchOracle):
         self.parameters = parameters
         self.closure = closure
         self._random = _random_states(parameters[0].device)
-
-    def ravel(self, tree: Any) -> Array:
-        return super().ravel([p.detach() for p in tree])
 
     def place(self, x: Array) -> None:
         """Write ``x`` into the parameters."""

@@ -113,7 +113,8 @@ class TorchOracle(Oracle):
 
     def ravel(self, tree: Any) -> Array:
         """Return a tree of parameters as a new vector of shape (n,), outside any graph."""
-        return super().ravel(tree).detach()
+        leaves = [leaf.detach() for leaf in self.structure.leaves(tree)]
+        return self.structure.join(leaves, copy=True)
 
 
 class TorchPoint(Point):

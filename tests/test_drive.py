@@ -252,3 +252,10 @@ def test_same_batches_end_at_the_same_parameters_on_every_backend(backend):
             for oracle, start, batches, _ in (reference, ours)
         )
         np.testing.assert_allclose(backend.to_numpy(b.x), a.x, rtol=1e-9, atol=1e-12)
+
+
+def test_start_that_requires_grad_is_taken_as_it_stands():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x0 = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    solution = osculant.minimize(square, x0, args=(1.0,))
+    assert solution.success and not solution.x.requires_grad and x0.grad is None
