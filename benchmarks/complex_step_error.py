@@ -89,6 +89,7 @@ def figure(path: Path) -> None:
             axis.loglog(steps, shown, styles[name], label=name, linewidth=1.5)
         axis.axhline(4 * EPS, color="gray", linewidth=0.8, linestyle=":")
         axis.set(title=f"derivative of order {order}", xlabel="h", ylim=(1e-17, 1e3))
+        axis.set_xticks([10.0**-k for k in range(0, 101, 20)])
         axis.invert_xaxis()
     axes[0].set_ylabel("relative error (dotted: 4 machine epsilons)")
     axes[1].legend()
@@ -130,8 +131,8 @@ def report() -> str:
             "Forward and central differences subtract: their error falls with h until rounding "
             "takes over, and from some h on nothing is left. The complex step and multicomplex "
             "numbers subtract nothing: their error falls as h^2 does, and then stays. For second "
-            "derivatives, *complex* is a step over the gradient written by hand, and *multicomplex* "
-            "one bicomplex evaluation of f alone.",
+            "derivatives, *complex* is a step over the gradient written by hand, and "
+            "*multicomplex* one bicomplex evaluation of f alone.",
             "",
             "The largest error over h = 1e-8, 1e-9, ..., 1e-100:",
             "",

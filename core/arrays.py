@@ -35,7 +35,7 @@ def like(x: Array, value: Any) -> Array:
 def integer_like(x: Array, value: int) -> Array:
     """Return the 0-d int32 array ``value`` on the device and in the namespace of ``x``."""
     xp = namespace(x)
-    return xp.asarray(value, dtype=xp.int32, device=_device(x))
+    return xp.asarray(int(value), dtype=xp.int32, device=_device(x))
 
 
 def boolean_like(x: Array, value: bool) -> Array:
@@ -71,7 +71,7 @@ def join_parts(re: Any, im: Array) -> Array:
     dtype = complex_dtype(xp, im.dtype)
     if not (array_api_compat.is_numpy_array(im) or array_api_compat.is_cupy_array(im)):
         return re + xp.astype(im, dtype) * 1j
-    z = xp.empty(im.shape, dtype=dtype, device=array_api_compat.device(im))
+    z = xp.empty_like(im, dtype=dtype)
     z.real, z.imag = re, im
     return z
 

@@ -247,10 +247,10 @@ class Point(ABC):
         return self._apply(Product.THIRD, self._third(v), W)
 
     def taylor(self, v: Array, order: int = 3) -> tuple[Array, ...]:
-        """Return (f, D f[v], D^2 f[v, v], ..., D^order f[v, ..., v]), each 0-d, for v of shape (n,).
+        """Return (f, D f[v], D^2 f[v, v], ..., D^order f[v, ..., v]), each 0-d.
 
-        The derivatives at t = 0 of f(x + t v); Taylor's polynomial divides the k-th by k!. Above
-        order 3 not every oracle goes on.
+        The derivatives at t = 0 of f(x + t v), for v of shape (n,); Taylor's polynomial divides
+        the k-th by k!. Above order 3 not every oracle goes on.
         """
         if order < 0:
             raise ValueError(f"order is {order}; it must not be negative")

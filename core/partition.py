@@ -54,7 +54,7 @@ class Partition:
             raise ValueError(f"entries {place} to {size - 1} of the vector are in no group")
 
     def __len__(self) -> int:
-        """The number S of groups."""
+        """Return the number S of groups."""
         return len(self.names)
 
     def restrictions(self, u: Array) -> Array:

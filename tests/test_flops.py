@@ -1,7 +1,9 @@
 """The cost contract, in units of one forward pass: one test, three ways to count operations."""
 
 from typing import Any
+from unittest import mock
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 
@@ -37,7 +39,8 @@ class Counted(np.ndarray):
         result = getattr(ufunc, method)(*plain, **kwargs)
         if ufunc in (np.matmul, np.vecdot, np.matvec, np.vecmat):
             # each entry of the result is a sum over the axis that is gone
-            Counted.flops += 2 * result.size * plain[0].shape[-1]
+            factor = 4 if np.iscomplexobj(result) else 1
+            Counted.flops += factor * 2 * result.size * plain[0].shape[-1]
         return np.asarray(result).view(Counted)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -57,6 +60,27 @@ class NumpyMeter:
         Counted.flops = 0
         call(*args)
         return Counted.flops
+
+
+class TapeMeter:
+    """Counts the real matrix products that the tape asks of its namespace."""
+
+    def array(self, a: np.ndarray) -> Any:
+        return a.copy()
+
+    def flops(self, call: Any, *args: Any) -> float:
+        total = 0
+
+        def matmul(a: Any, b: Any) -> Any:
+            nonlocal total
+            total += (
+                2 * a.size * b.shape[-1] * (4 if np.iscomplexobj(a) or np.iscomplexobj(b) else 1)
+            )
+            return np.matmul(a, b)
+
+        with mock.patch.object(array_api_compat.numpy, "matmul", matmul):
+            call(*args)
+        return total
 
 
 class TorchMeter:
@@ -129,14 +153,14 @@ def test_evaluating_again_is_noticed(meter_of: Any) -> None:
     assert meter.flops(point.hvp, v) / FORWARD > 8
 
 
-@pytest.mark.parametrize("meter_of", [NumpyMeter, TorchMeter, JaxMeter])
-def test_complex_step_in_gradients(meter_of: Any) -> None:
-    """A complex product is at most four real ones, and one if it is of real data not even that."""
+@pytest.mark.parametrize(("meter_of", "factor"), [(TapeMeter, 1), (TorchMeter, 4)])
+def test_complex_step_in_gradients(meter_of: Any, factor: int) -> None:
+    """At most four real products each; PyTorch counts a complex product as one."""
     meter = meter_of()
     exact, x, v, data = _problem(meter)
-    weights = [_array(meter, seed, WIDTH, WIDTH) for seed in range(LAYERS)]
+    weights = exact.unravel(x)
     oracle = osculant.oracle(model=model, loss=loss, params=weights, products="complex-step")
     gradient = meter.flops(lambda x, *data: exact.at(x, *data).grad, x, *data)
     point = oracle.at(x, *data)
     _ = point.grad
-    assert 2.5 < meter.flops(point.hvp, v) / gradient <= 4.2
+    assert 2.5 < factor * meter.flops(point.hvp, v) / gradient <= 4.05

@@ -219,6 +219,15 @@ def test_lbfgs_on_batches_evaluates_where_each_step_starts():
     assert int(state.counts.gradients) == oracle.calls["gradients"] >= 6
 
 
+@pytest.mark.parametrize("solver", ALL, ids=name_of)
+def test_solvers_use_nothing_beyond_the_array_api(solver):
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    ours = osculant.minimize(rosenbrock, START, method=solver, maxiter=20)
+    theirs = osculant.minimize(rosenbrock, strict.asarray(START), method=solver, maxiter=20)
+    assert theirs.status is ours.status and theirs.nit == ours.nit
+    assert theirs.fun == pytest.approx(ours.fun, rel=1e-6, abs=1e-12)
+
+
 # What they count ---------------------------------------------------------------------------
 
 

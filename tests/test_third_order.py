@@ -33,7 +33,7 @@ def kinked_third() -> np.ndarray:
     t, y = np.tanh(X), X + 2
     slope, bend, jerk = 1 - t**2, -2 * t * (1 - t**2), (1 - t**2) * (6 * t**2 - 2)
     entries = jerk * np.log(y) + 3 * bend / y - 3 * slope / y**2 + 2 * t / y**3
-    entries += 6.0 * (X == X.max()) + 6.0 * np.sign(X) + 6.0 * (X > 0) + 6.0 * (X**3 > -X)
+    entries += 6.0 * (X.max() == X) + 6.0 * np.sign(X) + 6.0 * (X > 0) + 6.0 * (X**3 > -X)
     third = np.exp(X @ X) * np.einsum("i,j,k->ijk", X, X, X)
     np.einsum("iii->i", third)[...] += entries
     return third
@@ -106,7 +106,10 @@ def test_derivatives_of_a_quadratic_vanish(support: Support) -> None:
 
 def test_it_works_for_compositions_of_trees(support: Support) -> None:
     params = {"b": support.convert(X[:1]), "w": support.convert(X[1:])}
-    data = support.convert(np.array([[1.0, 2.0], [0.5, -1.0]])), support.convert(np.array([0.1, 0.4]))
+    data = (
+        support.convert(np.array([[1.0, 2.0], [0.5, -1.0]])),
+        support.convert(np.array([0.1, 0.4])),
+    )
 
     def model(params: Any, inputs: Any) -> Any:
         xp = namespace(params["w"])
@@ -121,7 +124,9 @@ def test_it_works_for_compositions_of_trees(support: Support) -> None:
     x, v = support.convert(X), support.convert(V)
     composed = osculant.oracle(model=model, loss=loss, params=params).at(x, *data)
     plain = osculant.oracle(fun, params).at(x, *data)
-    np.testing.assert_allclose(to_numpy(composed.dhvp(v, v)), to_numpy(plain.dhvp(v, v)), rtol=1e-12)
+    np.testing.assert_allclose(
+        to_numpy(composed.dhvp(v, v)), to_numpy(plain.dhvp(v, v)), rtol=1e-12
+    )
     found, expected = composed.taylor(v, 5), plain.taylor(v, 5)
     np.testing.assert_allclose([*map(float, found)], [*map(float, expected)], rtol=1e-12)
 
@@ -129,11 +134,30 @@ def test_it_works_for_compositions_of_trees(support: Support) -> None:
 def test_bad_arguments_are_refused(support: Support) -> None:
     point, v, w = at(support)
     both = namespace(v).stack([v, w], axis=1)
-    for call in (lambda: point.dhvp(both, v), lambda: point.taylor(both), lambda: point.taylor(both, 5)):
+    for call in (
+        lambda: point.dhvp(both, v),
+        lambda: point.taylor(both),
+        lambda: point.taylor(both, 5),
+    ):
         with pytest.raises(ValueError, match="shape"):
             call()
     with pytest.raises(ValueError, match="order is -1"):
         point.taylor(v, -1)
+
+
+def test_what_depends_on_v_alone_is_done_once() -> None:
+    calls = []
+
+    def fun(x: Any) -> Any:
+        calls.append(1)
+        return np.sum(np.exp(x) * np.sin(x))
+
+    point = osculant.oracle(fun, X).at(X)
+    _ = point.grad, point.hvp(V), len(calls)
+    point.dhvp(V, np.stack([V, W, X], axis=1))
+    assert len(calls) == 2
+    point.taylor(V, 6)  # one forward pass
+    assert len(calls) == 3
 
 
 # An oracle without them ----------------------------------------------------------------------
@@ -170,7 +194,9 @@ def test_an_oracle_without_third_order_says_so() -> None:
         [np.sum(X**3), 3 * X**2 @ V, 6 * X * V @ V]
     )
     for call in (lambda: point.third(V), lambda: point.dhvp(V, V), lambda: point.taylor(V)):
-        with pytest.raises(ProductUnavailable, match="CubeOracle has no third; .*It has: grad, hvp"):
+        with pytest.raises(
+            ProductUnavailable, match=r"CubeOracle has no third; .*It has: grad, hvp"
+        ):
             call()
 
 

@@ -186,9 +186,10 @@ def _extreme(name: str, first: Callable[[Array, Array], Array]) -> Callable[[Any
 
 
 def _pow(x: Any, y: Any) -> Any:
-    """Return x^y: by products for small integers y, else x0^y0 exp((y - y0) log x0 + y log(x / x0)).
+    """Return x^y, by products for a small integer y, and else by the real parts x0 and y0.
 
-    With x0 and y0 the real parts. Where x0 is 0 the second has no derivatives, and warns.
+    x0^y0 exp((y - y0) log x0 + y log(x / x0)), which has no derivatives where x0 is 0, and divides
+    by it.
     """
     if isinstance(y, int | float) and y == int(y) and 0 < abs(y) <= 64:
         power = _integer_power(x, int(abs(y)))

@@ -21,8 +21,8 @@ def _of_real_parts(ufunc: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: ufunc(*map(np.real, args))
 
 
-_PIECEWISE_CONSTANT = [np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal]
-_PIECEWISE_CONSTANT += [np.sign, np.floor, np.ceil, np.rint, np.trunc]
+_COMPARISONS = (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
+_ROUNDINGS = (np.sign, np.floor, np.ceil, np.rint, np.trunc)
 
 #: Extended by the real part of the arguments.
 _BRANCHING: dict[str, Callable[..., Any]] = {
@@ -30,7 +30,7 @@ _BRANCHING: dict[str, Callable[..., Any]] = {
     "fabs": lambda x: x * np.sign(x.real),
     "maximum": lambda x, y: _chosen(np.real(x) - np.real(y), x, y),
     "minimum": lambda x, y: _chosen(np.real(y) - np.real(x), x, y),
-    **{ufunc.__name__: _of_real_parts(ufunc) for ufunc in _PIECEWISE_CONSTANT},
+    **{ufunc.__name__: _of_real_parts(ufunc) for ufunc in (*_COMPARISONS, *_ROUNDINGS)},
 }
 
 #: Which have no analytic extension as they are written, and what to write instead.
@@ -80,12 +80,12 @@ class Analytic(np.ndarray):
 
     conjugate = conj
 
-    @property
+    @property  # type: ignore[misc]
     def real(self) -> Any:
         """Raise: the real part is not analytic."""
         raise _error(".real", _REFUSED["real"])
 
-    @property
+    @property  # type: ignore[misc]
     def imag(self) -> Any:
         """Raise: the imaginary part is not analytic."""
         raise _error(".imag", _REFUSED["imag"])

@@ -16,7 +16,7 @@ class Discrepancy(NamedTuple):
     """``"grad"`` or ``"hvp"``."""
     group: str
     """The user's name for the tensor."""
-    index: int
+    entry: int
     """Of the entry in the flattened tensor."""
     error: float
     """In units of the largest entry of the product, or of 1."""
@@ -44,8 +44,8 @@ def check(
     if not worst.error <= rtol:
         raise NotAnalytic(
             f"the complex step and finite differences disagree about {worst.product}, most at "
-            f"entry {worst.index} of {worst.group!r}: off by {worst.error:.1e} of the largest "
-            "entry. Look there for abs, real, conj, a cast to real dtypes or a branch at this very place"
+            f"entry {worst.entry} of {worst.group!r}: off by {worst.error:.1e} of the largest "
+            "entry. Look there for abs, real, conj, a cast to a real dtype, or a branch"
         )
     return worst
 

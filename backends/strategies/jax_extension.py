@@ -90,19 +90,19 @@ def _extended(function: Callable[..., Array]) -> Callable[..., Array]:
     return compiled
 
 
-def _fun(oracle: HolomorphicJaxOracle, data: tuple[Any, ...], x: Array) -> Array:
-    structure = oracle.structure
-    return oracle.objective(structure.build(structure.split(x)), *data)
+def _fun(oracle: HolomorphicJaxOracle, data: tuple[Any, ...], leaves: list[Array]) -> Array:
+    return oracle.objective(oracle.structure.build(leaves), *data)
 
 
 @_extended
 def _value(oracle: HolomorphicJaxOracle, data: tuple[Any, ...], x: Array) -> Array:
-    return _fun(oracle, data, x)
+    return _fun(oracle, data, oracle.structure.split(x))
 
 
 @_extended
 def _grad(oracle: HolomorphicJaxOracle, data: tuple[Any, ...], x: Array) -> Array:
-    return jax.grad(partial(_fun, oracle, data))(x)
+    structure = oracle.structure
+    return structure.join(jax.grad(partial(_fun, oracle, data))(structure.split(x)))
 
 
 @_extended

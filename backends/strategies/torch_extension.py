@@ -94,7 +94,7 @@ class _Elementwise(torch.autograd.Function):
         return torch.complex(y.detach(), b * slope)
 
     @staticmethod
-    def backward(ctx: Any, g: Array) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Array) -> Any:
         """Return PyTorch's conjugate convention for a holomorphic function."""
         (slope,) = ctx.saved_tensors
         return None, g * slope.conj()
@@ -124,7 +124,6 @@ _PRODUCTS = frozenset(
 _PIECEWISE_CONSTANT = frozenset(
     """
     argmax argmin argsort ceil eq floor ge gt isfinite isinf isnan le lt ne round sign sgn trunc
-    bool
     """.split()  # noqa: SIM905
 )
 
@@ -139,8 +138,7 @@ _REFUSED = {
 
 def _of_real_parts(name: str) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
-        real = [_real(x) for x in args]
-        return getattr(torch.Tensor, name, getattr(torch, name, None))(*real, **kwargs)
+        return getattr(torch, name)(*map(_real, args), **kwargs)
 
     return function
 
@@ -220,18 +218,16 @@ def _mse_loss(x: Array, y: Array, reduction: str = "mean", **_: Any) -> Array:
     return {"mean": squares.mean, "sum": squares.sum, "none": lambda: squares}[reduction]()
 
 
-def _cross_entropy(x: Array, y: Array, **options: Any) -> Array:
-    if {k: v for k, v in options.items() if v is not None and k not in ("reduction",)} not in (
-        {},
-        {"ignore_index": -100, "label_smoothing": 0.0},
-    ):
-        raise NotAnalytic("torch's cross_entropy of a complex step takes no options but reduction")
-    logs = torch.log_softmax(x, 1 if x.ndim > 1 else 0)
+def _cross_entropy(x: Array, y: Array, reduction: str = "mean", **options: Any) -> Array:
+    neutral = (None, -100, 0.0)  # weight=, ignore_index=, label_smoothing= as they are by default
+    if any(option not in neutral for option in options.values()):
+        raise NotAnalytic("torch's cross_entropy of a complex step takes no option but reduction")
+    classes = 1 if x.ndim > 1 else 0
+    logs = _log_softmax(x, classes)
     if y.is_floating_point():
-        losses = -(logs * y).sum(dim=1 if x.ndim > 1 else 0)
+        losses = -(logs * y).sum(dim=classes)
     else:
-        losses = -logs.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    reduction = options.get("reduction", "mean")
+        losses = -logs.gather(classes, y.unsqueeze(classes)).squeeze(classes)
     return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
 
 
@@ -248,6 +244,7 @@ def _remainder(x: Any, y: Any) -> Array:
 
 _EXTENDED: dict[str, Callable[..., Any]] = {
     **{name: _of_real_parts(name) for name in _PIECEWISE_CONSTANT},
+    "bool": lambda x: bool(x.real),
     "real": lambda x: x,
     "conj": lambda x: x,
     "conj_physical": lambda x: x,
@@ -277,7 +274,7 @@ _EXTENDED: dict[str, Callable[..., Any]] = {
     "vector_norm": _vector_norm,
     "linalg_vector_norm": _vector_norm,
     "log_softmax": _log_softmax,
-    "softmax": lambda x, dim=None, **_: torch.exp(torch.log_softmax(x, dim)),
+    "softmax": lambda x, dim=None, **_: torch.exp(_log_softmax(x, dim)),
     "logsumexp": _logsumexp,
     "logaddexp": _logaddexp,
     "mse_loss": _mse_loss,

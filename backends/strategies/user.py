@@ -46,7 +46,9 @@ class BlackBox(Oracle):
 
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d array."""
-        return _scalar(self.structure, _call(self.structure, "fun", self.objective, x, (), data))
+        return _scalar(
+            self.structure, _call(self.structure, "fun", self.objective.__call__, x, (), data)
+        )
 
 
 class BlackBoxPoint(Point):
@@ -122,7 +124,7 @@ class Overridden(Oracle):
         )
 
     def at(self, x: Array, *data: Any) -> OverriddenPoint:
-        """Return a point; the oracle underneath linearises when it is first needed."""
+        """Linearise the oracle underneath; the user's functions are called when asked for."""
         self.structure.check(x)
         return OverriddenPoint(self, x, data)
 
@@ -172,10 +174,7 @@ class OverriddenPoint(Point):
         super().__init__(oracle)
         self._x = oracle.structure.xp.asarray(x, copy=True)
         self._data = data
-
-    @cached_property
-    def _base(self) -> Point:
-        return self.oracle.base.at(self._x, *self._data)
+        self._base = oracle.base.at(self._x, *data)
 
     @cached_property
     def _value(self) -> Array:

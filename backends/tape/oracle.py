@@ -195,9 +195,8 @@ class TapePoint(Point):
         """Return the derivatives along ``v`` by one multicomplex forward pass."""
         structure = self._structure
         tree, direction = (structure.build(each) for each in (self._leaves, structure.split(v)))
-        return multicomplex.taylor(
-            self.oracle.objective, tree, direction, order, data=self._data
-        )
+        fun = self.oracle.objective.__call__
+        return multicomplex.taylor(fun, tree, direction, order, data=self._data)
 
     def _flat(self, outputs: Array) -> Array:
         return self._xp.asarray(self._xp.reshape(outputs, (-1,)), copy=True)

@@ -61,7 +61,7 @@ class Auto(Solver):
             grad=first.grad,
             status=first.status,
             counts=first.counts,
-            exact=first.status != Status.RUNNING,
+            exact=first.status != Status.RUNNING.value,
             lbfgs=first,
             trust_region=self.trust_region.init(oracle, x, *data),
         )
@@ -92,7 +92,7 @@ class Auto(Solver):
     def _hand_over(self, state: AutoState) -> AutoState:
         """Let the trust region go on from here if the line search has stalled."""
         xp = namespace(state.x)
-        stalled = state.status == Status.STALLED
+        stalled = state.status == Status.STALLED.value
         return state._replace(
             exact=stalled,
             status=xp.where(stalled, integer_like(state.x, Status.RUNNING), state.status),

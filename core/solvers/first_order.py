@@ -68,7 +68,7 @@ class SGD(Solver):
         g = pt.grad
         status = verdict(pt.value, g, self.gtol)
         xp = namespace(g)
-        moves = status == Status.RUNNING
+        moves = status == Status.RUNNING.value
         velocity = xp.where(moves, self.momentum * state.velocity + g, state.velocity)
         return SGDState(
             x=xp.where(moves, state.x - self.learning_rate * velocity, state.x),
@@ -115,7 +115,7 @@ class Adam(Solver):
         g = pt.grad
         status = verdict(pt.value, g, self.gtol)
         xp = namespace(g)
-        moves = status == Status.RUNNING
+        moves = status == Status.RUNNING.value
         t = state.t + xp.astype(moves, state.t.dtype)
         mean = xp.where(moves, self.beta1 * state.mean + (1 - self.beta1) * g, state.mean)
         square = xp.where(moves, self.beta2 * state.square + (1 - self.beta2) * g * g, state.square)

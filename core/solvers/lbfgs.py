@@ -98,7 +98,7 @@ class LBFGS(Solver):
         flow, (f, g, spent) = oracle.flow, self._start(oracle, state, *data)
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING
+        active = status == Status.RUNNING.value
 
         d = _direction(g, state.S, state.Y)
         descends = dot(g, d) < 0  # False when it is not a number

@@ -141,7 +141,7 @@ class NewtonKrylov(Solver):
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
-        running = status == Status.RUNNING
+        running = status == Status.RUNNING.value
         gbar = g if self.global_gradient == "batch" else state.global_grad
         opposed = running & (dot(g, gbar) < 0)
         active = running & ~opposed

@@ -113,7 +113,7 @@ class TrustRegion(Solver):
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING
+        active = status == Status.RUNNING.value
 
         g_norm = norm(g)
         radius = initial_radius(state.radius, g_norm)

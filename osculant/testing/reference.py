@@ -56,6 +56,7 @@ class Derivatives(NamedTuple):
     def apply(self, product: Product, V: np.ndarray) -> np.ndarray:
         """Return ``product`` of V, which has one column or k of them, as a point does."""
         if product is Product.THIRD:
+            assert self.third is not None
             return np.einsum("ijk,i...,j...,k...->...", self.third, V, V, V)
         MV = self.matrix(product) @ V
         return np.sum(V * MV, axis=0) if product in (Product.VHV, Product.VGV) else MV
@@ -231,7 +232,9 @@ class ReferencePoint(Point):
         return self._cast(self._dense.apply(Product.LOSS_HVP, u))
 
     def _third(self, v: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda w: self._cast(np.einsum("ijk,i,j->k", self._dense.third, v, w))
+        third = self._dense.third
+        assert third is not None
+        return lambda w: self._cast(np.einsum("ijk,i,j->k", third, v, w))
 
     def _cast(self, a: np.ndarray) -> np.ndarray:
         return a.astype(self.oracle.structure.dtype)
