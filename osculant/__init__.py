@@ -23,8 +23,8 @@ from .core.oracle import Point as Point
 from .core.oracle import Product as Product
 from .core.result import Solution as Solution
 from .core.result import Status as Status
-from .core.solvers import SGD as SGD
 from .core.solvers import LBFGS as LBFGS
+from .core.solvers import SGD as SGD
 from .core.solvers import Adam as Adam
 from .core.solvers import Auto as Auto
 from .core.solvers import NewtonKrylov as NewtonKrylov

@@ -82,7 +82,6 @@ class TapeOracle(Oracle):
                 f"the data to {self.structure.dtype}: nothing is cast silently"
             )
 
-
     def _constant_in_complex_step(self, result: Any) -> bool:
         complex_step = self.structure.xp.isdtype(self.structure.dtype, "complex floating")
         return complex_step and not is_traced(result)
