@@ -247,7 +247,7 @@ def _epoch(run: _Run, batches: Iterable[tuple[Any, ...]], budget: float) -> Stat
             )
         steps += 1
         status = run.step(*data)
-        if status in (Status.CALLBACK, Status.CONVERGED):
+        if status in (Status.CALLBACK, Status.CONVERGED, Status.UNBOUNDED):
             return status
         failures = failures + 1 if status is Status.NOT_FINITE else 0
         if failures >= NOT_FINITE_PATIENCE:

@@ -50,6 +50,7 @@ class Status(IntEnum):
     CALLBACK = 5
     BUDGET = 6
     FINISHED = 7
+    UNBOUNDED = 8
 
     @property
     def success(self) -> bool:
@@ -75,6 +76,8 @@ _MESSAGES = {
     Status.CALLBACK: "The callback raised StopIteration.",
     Status.BUDGET: "The evaluation budget is spent.",
     Status.FINISHED: "All epochs are done.",
+    Status.UNBOUNDED: "The function seems unbounded below: it fell beyond any value that a minimum "
+    "would have; check its sign, or add what keeps it bounded (a regulariser).",
 }
 
 

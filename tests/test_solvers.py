@@ -114,6 +114,16 @@ def test_gauss_newton_uses_gauss_newton_products_only(backend):
     np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(4), rtol=1e-8)
 
 
+@pytest.mark.parametrize("method", ["auto", "lbfgs", "trust-region"])
+def test_function_without_a_minimum_is_reported(backend, method):
+    def fun(x):
+        return -namespace(x).sum(namespace(x).exp(x))
+
+    solution = osculant.minimize(fun, backend.from_numpy(np.zeros(2)), method=method)
+    assert solution.status is osculant.Status.UNBOUNDED and not solution.success
+    assert "check its sign" in solution.message and np.isfinite(solution.fun)
+
+
 @pytest.mark.parametrize("solver", ALL, ids=name_of)
 def test_start_at_the_optimum_is_a_success_in_no_iterations(backend, solver):
     x0 = backend.from_numpy(np.ones(4))

@@ -81,13 +81,21 @@ class Solver(ABC):
 
 
 def verdict(value: Array, grad: Array, gtol: float) -> Array:
-    """Return the status of a start: CONVERGED, NOT_FINITE or RUNNING, as a 0-d integer."""
+    """Return the status of a start as a 0-d integer: RUNNING, or why not to go on.
+
+    A value below minus the square root of the largest number is taken for unbounded.
+    """
     xp = namespace(grad)
     largest = max_abs(grad)
     finite = xp.isfinite(value) & xp.isfinite(largest)
+    unbounded = value < -(float(xp.finfo(value.dtype).max) ** 0.5)
     status = xp.where(
         largest <= gtol,
         integer_like(largest, Status.CONVERGED),
-        integer_like(largest, Status.RUNNING),
+        xp.where(
+            unbounded,
+            integer_like(largest, Status.UNBOUNDED),
+            integer_like(largest, Status.RUNNING),
+        ),
     )
     return xp.where(finite, status, integer_like(largest, Status.NOT_FINITE))
