@@ -106,10 +106,10 @@ class TorchOracle(Oracle):
         """Return the function at ``x`` as a 0-d tensor, by a forward pass that keeps nothing."""
         self.structure.check(x, name="x")
         with torch.no_grad():
-            params = self.structure.build(self.structure.split(x.detach()))
-            value = self.objective(params, *data)
+            # A copy: a function that overwrites its argument must not overwrite a state.
+            value = self.objective(self.unravel(x.detach()), *data)
             check_scalar(value, self.structure, _scalar_name(self.objective))
-            return value.clone()  # it may be a view of x
+            return value.clone()  # it may be a view of the parameters
 
     def ravel(self, tree: Any) -> Array:
         """Return a tree of parameters as a new vector of shape (n,), outside any graph."""

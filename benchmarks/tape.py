@@ -52,15 +52,18 @@ def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(description: str) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def problem(batch: int, dtype: str) -> tuple[Any, Any, Any, np.random.Generator]:
+    """Return parameters, inputs and targets of the network, and the generator that made them."""
     rng = np.random.default_rng(0)
-    dtype = np.dtype(options.dtype)
     params = [
         {
             "weight": (rng.standard_normal((m, n)) / np.sqrt(m)).astype(dtype),
@@ -68,11 +71,24 @@ def main() -> None:
         }
         for m, n in pairwise(WIDTHS)
     ]
-    inputs = rng.standard_normal((options.batch, WIDTHS[0])).astype(dtype)
-    targets = np.eye(WIDTHS[-1], dtype=dtype)[rng.integers(WIDTHS[-1], size=options.batch)]
+    inputs = rng.standard_normal((batch, WIDTHS[0])).astype(dtype)
+    targets = np.eye(WIDTHS[-1], dtype=dtype)[rng.integers(WIDTHS[-1], size=batch)]
+    return params, inputs, targets, rng
+
+
+def report(medians: dict[str, float], options: argparse.Namespace) -> None:
+    """Print the times, and as multiples of the gradient's."""
+    print(f"{'-'.join(map(str, WIDTHS))}, batch {options.batch}, {options.dtype}")
+    for name, median in medians.items():
+        print(f"{name:>18} {1e3 * median:9.2f} ms {median / medians['gradient']:7.2f} gradients")
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    params, inputs, targets, rng = problem(options.batch, options.dtype)
     oracle = make_oracle(Objective(model=network, loss=cross_entropy), params)
     x = oracle.ravel(params)
-    v = rng.standard_normal(x.shape).astype(dtype)
+    v = rng.standard_normal(x.shape).astype(options.dtype)
     point = oracle.at(x, inputs, targets)
     point.hvp(v)
 
@@ -86,9 +102,7 @@ def main() -> None:
         },
         options.repeats,
     )
-    print(f"{'-'.join(map(str, WIDTHS))}, batch {options.batch}, {dtype}, n = {oracle.size}")
-    for name, median in medians.items():
-        print(f"{name:>10} {1e3 * median:9.2f} ms {median / medians['gradient']:7.2f} gradients")
+    report(medians, options)
 
 
 if __name__ == "__main__":

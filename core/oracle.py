@@ -341,8 +341,9 @@ def check_outputs(outputs: Any, structure: Structure, name: str = "model") -> No
     """Raise unless ``outputs``, returned by the user's model, is one array of the right dtype."""
     if not hasattr(outputs, "shape"):
         raise TypeError(
-            f"{name} returned a {type(outputs).__name__}; one array of outputs is needed: "
-            "concatenate them, or build the oracle from a single fun, without Gauss-Newton products"
+            f"{name} returned a {type(outputs).__name__}; one array is needed: "
+            "join several with concat or stack, or build the oracle from a single fun, without "
+            "Gauss-Newton products"
         )
     _check_dtype(outputs, structure, name)
 

@@ -568,3 +568,14 @@ def test_conversion_copies_and_keeps_the_dtype():
 def test_version_and_devices():
     assert torch_backend.version() == torch.__version__
     assert torch_backend.devices()[0] == "cpu"
+
+
+def test_function_that_overwrites_its_argument_does_not_overwrite_the_vector():
+    def fun(x):
+        return x.mul_(2.0).sum()
+
+    x = torch.ones(3, dtype=torch.float64)
+    oracle = osculant.oracle(lambda x: x.sum(), x)
+    oracle.objective = osculant.Objective(fun)
+    assert float(oracle.value(x)) == 6.0
+    assert x.tolist() == [1.0, 1.0, 1.0]

@@ -14,6 +14,7 @@ from ...core.oracle import (
     Oracle,
     Point,
     Product,
+    check_outputs,
     check_scalar,
 )
 from ...core.structure import Structure
@@ -69,18 +70,8 @@ class TapeOracle(Oracle):
 
     def check_outputs(self, outputs: Any) -> None:
         """Raise unless the model returned one array of the right dtype."""
-        if not is_array(outputs):
-            raise TypeError(
-                f"model returned a {type(outputs).__name__}; one array is needed: join several "
-                "with concat or stack"
-            )
-        if self._constant_in_complex_step(outputs):
-            return
-        if outputs.dtype != self.structure.dtype:
-            raise TypeError(
-                f"model returned {outputs.dtype} for parameters of {self.structure.dtype}; cast "
-                f"the data to {self.structure.dtype}: nothing is cast silently"
-            )
+        if not (is_array(outputs) and self._constant_in_complex_step(outputs)):
+            check_outputs(outputs, self.structure)
 
     def _constant_in_complex_step(self, result: Any) -> bool:
         complex_step = self.structure.xp.isdtype(self.structure.dtype, "complex floating")
