@@ -1,8 +1,9 @@
 """The backends: which there are, and which one an array belongs to.
 
-A backend is a module ``<name>_backend`` with five functions: ``make_oracle(objective, params)``,
-``from_numpy(array)``, ``to_numpy(array)``, ``version()`` and ``devices()``. It is imported when
-it is first asked for. Arrays of any other array-API namespace are differentiated by the tape.
+A backend is a module ``<name>_backend`` with functions ``make_oracle(objective, params)``,
+``from_numpy(array)``, ``from_scipy(sparse, like)``, ``to_numpy(array)``, ``version()`` and
+``devices()``. It is imported when it is first asked for. Arrays of any other array-API namespace
+are differentiated by the tape.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..core.arrays import is_array, namespace
 from ..core.errors import BackendUnavailable
 from ..core.oracle import Objective, Oracle
 from . import strategies
+from .linear_operators import linear_operator as linear_operator
 from .strategies import Strategy
 
 #: The backends that are modules here: name, the framework's own name, and its arrays' test.

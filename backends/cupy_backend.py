@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import cupy
+import cupyx.scipy.sparse
 import numpy as np
 
 from ..core.arrays import Array
@@ -46,6 +47,11 @@ def from_numpy(array: np.ndarray) -> Array:
 def to_numpy(array: Array) -> np.ndarray:
     """Return a copy of a CuPy array on the host, of the same dtype."""
     return cupy.asnumpy(array)
+
+
+def from_scipy(A: Any, like: Array) -> Any:
+    """Return a scipy.sparse array on the current GPU, in the dtype of ``like``."""
+    return cupyx.scipy.sparse.csr_matrix(A).astype(like.dtype)
 
 
 def version() -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.sparse import BCOO
 
 from ..core.arrays import Array
 from ..core.flow import Flow, S
@@ -30,6 +31,7 @@ from ..core.oracle import (
     check_scalar,
 )
 from ..core.structure import Structure, Trees
+from .linear_operators import Functions, LinearOperator
 
 #: The parameters x, of shape (n,), and the data.
 Place = tuple[Array, tuple[Any, ...]]
@@ -100,6 +102,22 @@ def version() -> str:
 def devices() -> list[str]:
     """Return the devices that arrays can live on."""
     return [str(device) for device in jax.devices()]
+
+
+def from_scipy(A: Any, like: jax.Array) -> BCOO:
+    """Return a scipy.sparse array as a BCOO, in the dtype and on the device of ``like``."""
+    A = A.tocoo()
+    entries = jnp.asarray(A.data, dtype=like.dtype)
+    places = jnp.stack([jnp.asarray(A.row, jnp.int32), jnp.asarray(A.col, jnp.int32)], axis=1)
+    matrix = BCOO((entries, places), shape=A.shape, unique_indices=True)
+    return jax.device_put(matrix, like.device) if like.committed else matrix
+
+
+# So that operators can be data: their matrices are arguments of what is compiled.
+jax.tree_util.register_dataclass(
+    LinearOperator, data_fields=["matrix", "transposed"], meta_fields=[]
+)
+jax.tree_util.register_static(Functions)
 
 
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
@@ -246,6 +264,12 @@ class JaxPoint(Point):
         """The model's outputs, flattened to shape (m,)."""
         z = self._values.outputs
         return super().outputs if z is None else z.reshape(-1)
+
+    @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,)."""
+        u = self._values.loss_grad
+        return super().loss_grad if u is None else u.reshape(-1)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

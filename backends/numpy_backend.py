@@ -32,6 +32,11 @@ def to_numpy(array: Array) -> np.ndarray:
     return np.array(array)
 
 
+def from_scipy(A: Any, like: Array) -> Any:
+    """Return a scipy.sparse array in the dtype of ``like``."""
+    return A.astype(like.dtype, copy=False)
+
+
 def version() -> str:
     """Return NumPy's version."""
     return str(np.__version__)

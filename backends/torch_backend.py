@@ -8,7 +8,9 @@ pass is repeated. ``torch.func.linearize`` is avoided: it re-traces at every poi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -35,8 +37,8 @@ def make_oracle(objective: Objective, params: Any) -> TorchOracle:
 
     A model that is a :class:`torch.nn.Module` is called with ``params`` (a mapping by name) in
     place of its own parameters. Parameters left out of ``params``, such as frozen ones, are used
-    as they stand. Buffers are used as they stand and never updated, so that evaluating in
-    training mode leaves running statistics alone.
+    as they stand. So are buffers: evaluating in training mode leaves running statistics alone,
+    except that each step of a training run moves them once (:meth:`TorchOracle.held`).
 
     Raises
     ------
@@ -45,7 +47,7 @@ def make_oracle(objective: Objective, params: Any) -> TorchOracle:
     """
     if isinstance(objective.model, torch.nn.Module):
         _check_names(objective.model, params)
-        objective = objective._replace(model=_functional(objective.model))
+        objective = objective._replace(model=_FunctionalModule(objective.model))
     return TorchOracle(objective, Structure(params))
 
 
@@ -82,6 +84,86 @@ def devices() -> list[str]:
     return ["cpu", *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
 
 
+# Constant linear operators ----------------------------------------------------------------
+
+
+class _Multiply(torch.autograd.Function):
+    """A x for a constant A, as a linear map: its gradient A'g is again one of these.
+
+    PyTorch's own derivative of a sparse product transposes the matrix each time, which costs
+    ten such products.
+    """
+
+    @staticmethod
+    def forward(operator: Any, x: Array) -> Array:
+        """Return A x, of a complex x by parts."""
+        if not x.is_complex():
+            return operator.product(x)
+        # x.real would be intercepted by the complex step, to which x stands for a real tensor
+        re, im = torch.view_as_real(x.resolve_conj()).unbind(-1)
+        return torch.complex(operator.product(re.contiguous()), operator.product(im.contiguous()))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Array) -> None:
+        """Keep A."""
+        ctx.operator = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: Array) -> tuple[None, Array]:
+        """Return A'g."""
+        return None, _Multiply.apply(ctx.operator.T, g)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, operator: Any, x: Array) -> tuple[Array, int]:
+        """Multiply all at once, as the columns of one matrix."""
+        columns = x.movedim(in_dims[1], -1)
+        flat = columns.reshape(columns.shape[0], -1)
+        product = _Multiply.apply(operator, flat)
+        return product.reshape(-1, *columns.shape[1:]), columns.ndim - 1
+
+
+def multiply(operator: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return A x for a :class:`~osculant.backends.linear_operators.LinearOperator`."""
+    return _Multiply.apply(operator, x)
+
+
+def compressed(A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return A and A' of a constant matrix, in compressed rows if it is sparse."""
+    A = A.detach()
+    if A.layout == torch.strided:
+        return A, A.mT
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CS[RC] tensor support is in beta")
+        columns = A.to_sparse_csc()
+        transposed = torch.sparse_csr_tensor(
+            columns.ccol_indices(),
+            columns.row_indices(),
+            columns.values(),
+            size=(A.shape[1], A.shape[0]),
+            check_invariants=True,
+        )
+        return A.to_sparse_csr(), transposed
+
+
+def from_scipy(A: Any, like: torch.Tensor) -> torch.Tensor:
+    """Return a scipy.sparse array as a tensor of the dtype and on the device of ``like``."""
+    rows = A.tocsr()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.tensor(rows.indptr),
+            torch.tensor(rows.indices),
+            torch.tensor(rows.data),
+            size=rows.shape,
+            dtype=like.dtype,
+            device=like.device,
+            check_invariants=True,
+        )
+
+
+# The oracle --------------------------------------------------------------------------------
+
+
 class TorchOracle(Oracle):
     """A scalar function of tensors.
 
@@ -96,6 +178,37 @@ class TorchOracle(Oracle):
         self.objective = objective
         if objective.composite:
             self.products |= GAUSS_NEWTON_PRODUCTS
+        self._seed: int | None = None
+
+    @contextmanager
+    def held(self, seed: int, *, track: bool = True) -> Iterator[None]:
+        """Seed PyTorch's generators before each evaluation; let a module's buffers move once.
+
+        The caller's generators are left as they were. Statistics that are not finite are not
+        kept.
+        """
+        device, model = self.structure.device, self.objective.model
+        cuda = [device] if device.type == "cuda" else []
+        statistics: AbstractContextManager[None] = nullcontext()
+        if track and isinstance(model, _FunctionalModule):
+            statistics = model.moving()
+        self._seed = seed
+        try:
+            with torch.random.fork_rng(cuda), statistics:
+                yield
+        finally:
+            self._seed = None
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """The module's buffers, if the model is a module; not copies."""
+        model = self.objective.model
+        return dict(model.module.named_buffers()) if isinstance(model, _FunctionalModule) else {}
+
+    def prepare(self) -> None:
+        """Seed the generators, if the function is held; called before each evaluation."""
+        if self._seed is not None:
+            torch.manual_seed(self._seed)
 
     def at(self, x: Array, *data: Any) -> TorchPoint:
         """Linearise once at ``x``, of shape (n,)."""
@@ -105,6 +218,7 @@ class TorchOracle(Oracle):
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d tensor, by a forward pass that keeps nothing."""
         self.structure.check(x, name="x")
+        self.prepare()
         with torch.no_grad():
             # A copy: a function that overwrites its argument must not overwrite a state.
             value = self.objective(self.unravel(x.detach()), *data)
@@ -133,6 +247,7 @@ class TorchPoint(Point):
     def __init__(self, oracle: TorchOracle, x: Array, data: tuple[Any, ...]) -> None:
         super().__init__(oracle)
         structure, objective = oracle.structure, oracle.objective
+        oracle.prepare()
         with torch.inference_mode(False):  # turns gradients on, whatever the caller's mode
             self._leaves = [p.detach().clone().requires_grad_() for p in structure.split(x)]
             params = structure.build(self._leaves)
@@ -161,6 +276,13 @@ class TorchPoint(Point):
     def outputs(self) -> Array:
         """The model's outputs, flattened to shape (m,)."""
         return self._join([self._z]) if self.oracle.objective.composite else super().outputs
+
+    @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,)."""
+        return (
+            self._join([self._first[0]]) if self.oracle.objective.composite else super().loss_grad
+        )
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -226,7 +348,7 @@ class TorchPoint(Point):
         try:
             rows = torch.vmap(product, in_dims=1)(V)
         except RuntimeError as error:
-            if not re.search("vmap|batching rule", str(error), re.IGNORECASE):
+            if not re.search("vmap|batching rule|sparse", str(error), re.IGNORECASE):
                 raise
             return super()._columns(product, V)
         return rows.T.contiguous()
@@ -313,14 +435,39 @@ def _scalar_name(objective: Objective) -> str:
     return "loss" if objective.composite else "fun"
 
 
-def _functional(module: torch.nn.Module) -> Callable[..., Any]:
-    """Return ``module`` as a function of its parameters that leaves its buffers alone."""
+class _FunctionalModule:
+    """A module as a function of its parameters; only in :meth:`moving` do its buffers move.
 
-    def model(params: Mapping[str, Array], *inputs: Any) -> Any:
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        return torch.func.functional_call(module, (dict(params), buffers), inputs)
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
 
-    return model
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        self._moving = False
+        self._moved: dict[str, torch.Tensor] = {}
+
+    def __call__(self, params: Mapping[str, Array], *inputs: Any) -> Any:
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        outputs = torch.func.functional_call(self.module, (dict(params), buffers), inputs)
+        if self._moving and not self._moved:
+            self._moved = buffers
+        return outputs
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Give the module, in the end, the buffers that the first evaluation in here left."""
+        self._moving = True
+        try:
+            yield
+            finite = [torch.isfinite(buffer).all() for buffer in self._moved.values()]
+            if finite and bool(torch.stack(finite).all()):
+                with torch.no_grad():
+                    for name, buffer in self.module.named_buffers():
+                        buffer.copy_(self._moved[name])
+        finally:
+            self._moving, self._moved = False, {}
 
 
 def _check_names(module: torch.nn.Module, params: Any) -> None:

@@ -6,6 +6,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
+from osculant.backends.linear_operators import linear_operator
 from osculant.backends.tape.bilinear import BILINEAR
 from osculant.backends.tape.elementwise import ELEMENTWISE
 from osculant.backends.tape.graph import Tape
@@ -21,6 +22,15 @@ NAMESPACES = {"numpy": np, "strict": array_api_strict}
 
 # Where a row's function is smooth, if not between 0.2 and 0.9.
 DOMAINS = {"acosh": (1.2, 3.0), "remainder": (1.3, 1.9), "sqrt": (0.5, 2.0)}
+
+
+def _padded(u):
+    xp = namespace(u)
+    return xp.concat([2.0 * u, xp.zeros((1, *u.shape[1:]), dtype=u.dtype)])
+
+
+# [[2, 0, 0], [0, 2, 0]], in any namespace
+DOUBLED = linear_operator((lambda x: 2.0 * x[:2], _padded), shape=(2, 3))
 
 # Shapes of the arguments and parameters of a row; one square matrix, if it is not here.
 CASES = {
@@ -51,6 +61,12 @@ CASES = {
     ],
     "take": [([(3, 4)], {"indices": [1, 1, -1], "axis": 1})],
     "take_along_axis": [([(2, 3)], {"indices": [[0, 0], [2, -1]], "axis": 1})],
+    "zero_pad": [([(2, 3)], {"widths": ((1, 0), (0, 2))})],
+    "patches": [
+        ([(2, 1, 3, 4)], {"size": (2, 3), "stride": (1, 1), "dilation": (1, 1)}),
+        ([(1, 2, 6, 5)], {"size": (3, 2), "stride": (1, 2), "dilation": (2, 3)}),
+    ],
+    "constant_matmul": [([(3,)], {"A": DOUBLED}), ([(3, 2)], {"A": DOUBLED})],
     "solve": [([(2, 3)], {"A": [[2.0, 0.5], [0.1, 1.0]]})],
     "matmul": [([(2, 3), (3, 4)], {}), ([(2, 2, 3), (2, 3, 1)], {})],
     "multiply": [([(2, 3), (3,)], {}), ([(), (2,)], {})],

@@ -53,6 +53,12 @@ def _atan(a: Any, b: Any) -> tuple[Any, Any]:
     return u, 0.5 * _f.atanh(2.0 * b / (1.0 + a * a + b * b))
 
 
+def _erf(name: str, sign: float) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return f(a) + i b f'(a): that is exact only to O(b^2), but no elementary formula is."""
+    c = sign * 2.0 / math.sqrt(math.pi)
+    return lambda a, b: (getattr(_f, name)(a), c * _f.exp(-a * a) * b)
+
+
 def _expm1(a: Any, b: Any) -> tuple[Any, Any]:
     s = _f.sin(0.5 * b)
     return _f.expm1(a) * _f.cos(b) - 2.0 * s * s, _f.exp(a) * _f.sin(b)
@@ -109,6 +115,8 @@ _HALVES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "atan": _atan,
     "cos": lambda a, b: (_f.cos(a) * _f.cosh(b), -_f.sin(a) * _f.sinh(b)),
     "cosh": lambda a, b: (_f.cosh(a) * _f.cos(b), _f.sinh(a) * _f.sin(b)),
+    "erf": _erf("erf", 1.0),
+    "erfc": _erf("erfc", -1.0),
     "exp": lambda a, b: (_f.exp(a) * _f.cos(b), _f.exp(a) * _f.sin(b)),
     "expm1": _expm1,
     "log": _log("log", math.e),
@@ -231,6 +239,7 @@ _COMPOSED: dict[str, Callable[..., Any]] = {
     "minimum": _extreme("minimum", lambda x0, y0: x0 < y0),
     "pow": _pow,
     "remainder": _remainder,
+    "sigmoid": lambda x: 0.5 + 0.5 * _f.tanh(0.5 * x),
     "square": lambda x: x * x,
 }
 

@@ -122,5 +122,10 @@ def unwatched(x: Any) -> Any:
     return x.view(np.ndarray) if isinstance(x, Analytic) else x
 
 
+def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that knows the extension of all it does as one of analytic arrays."""
+    return lambda *args: _wrapped(function(*map(unwatched, args)))
+
+
 def _wrapped(result: Any) -> Any:
     return np.asarray(result).view(Analytic) if np.iscomplexobj(result) else result

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import sparse
 from jax.extend.core import primitives
 
 from ...core.arrays import Array
@@ -194,9 +195,9 @@ _OF_REAL_PARTS = frozenset(
 #: Without a complex version, or with one that is not analytic.
 _REFUSED = frozenset(
     """
-    cholesky digamma eigh erf_inv erfc igamma igammac imag lgamma qr svd nextafter polygamma
+    cholesky digamma eigh erf_inv igamma igammac imag lgamma qr svd nextafter polygamma
     bessel_i0e bessel_i1e cummax cummin cumlogsumexp reduce_precision triangular_solve
-    reduce_window_max select_and_scatter_add select_and_gather_add
+    bcoo_dot_general_sampled bcoo_spdot_general
     """.split()  # noqa: SIM905
 )
 
@@ -230,10 +231,17 @@ def _reduce_by_real_part(reduce: Callable[..., Array]) -> Callable[..., Any]:
 
 
 def _bilinear(primitive: Any) -> Callable[..., Any]:
-    """By products of real arrays: XLA's complex product costs ten of them on the CPU."""
+    """By products of real arrays: XLA's complex product costs ten of them on the CPU.
 
-    def rule(x: Array, y: Array, **params: Any) -> Array:
-        product = partial(primitive.bind, **params)
+    Between the factors stand the indices of a sparse one.
+    """
+
+    def rule(x: Array, *between: Array, **params: Any) -> Array:
+        *indices, y = between
+
+        def product(x: Array, y: Array) -> Array:
+            return primitive.bind(x, *indices, y, **params)
+
         if not _is_complex(x):
             return jax.lax.complex(product(x, y.real), product(x, y.imag))
         if not _is_complex(y):
@@ -248,6 +256,18 @@ def _scatter_add(x: Array, indices: Array, updates: Array, **params: Any) -> Arr
     x, updates = _promoted([x, updates])  # params hold the addition of real numbers
     add = partial(primitives.scatter_add_p.bind, **params)
     return jax.lax.complex(add(x.real, indices, updates.real), add(x.imag, indices, updates.imag))
+
+
+def _linear_by(primitive: Any) -> Callable[..., Any]:
+    """Return the rule for a linear function of x that selects by the order of y."""
+
+    def rule(x: Array, y: Array, **params: Any) -> Array:
+        select = partial(primitive.bind, **params)
+        if not _is_complex(x):
+            return select(x, y.real)
+        return jax.lax.complex(select(x.real, _re(y)), select(x.imag, _re(y)))
+
+    return rule
 
 
 def _convert(x: Array, *, new_dtype: Any, **_: Any) -> Array:
@@ -278,8 +298,15 @@ _RULES: dict[str, Callable[..., Any]] = {
     "reduce_max": _reduce_by_real_part(jnp.max),
     "reduce_min": _reduce_by_real_part(jnp.min),
     "dot_general": _bilinear(primitives.dot_general_p),
+    "bcoo_dot_general": _bilinear(sparse.bcoo_dot_general_p),
+    "bcsr_dot_general": _bilinear(sparse.bcsr_dot_general_p),
     "conv_general_dilated": _bilinear(primitives.conv_general_dilated_p),
     "scatter-add": _scatter_add,
+    "reduce_window_max": lambda z, **params: _elementwise(
+        partial(primitives.reduce_window_max_p.bind, **params)
+    )(z),
+    "select_and_gather_add": _linear_by(primitives.select_and_gather_add_p),
+    "select_and_scatter_add": _linear_by(primitives.select_and_scatter_add_p),
     "convert_element_type": _convert,
     "clamp": _clamp,
     "sort": _sorted,
@@ -289,7 +316,18 @@ _RULES: dict[str, Callable[..., Any]] = {
     "select_n": lambda which, *cases, **_: jax.lax.select_n(_re(which), *_promoted(cases)),
     **{
         name: _elementwise(getattr(jax.lax, name))
-        for name in ("tanh", "logistic", "erf", "cbrt", "expm1", "log1p", "tan", "asinh", "acosh")
+        for name in (
+            "tanh",
+            "logistic",
+            "erf",
+            "erfc",
+            "cbrt",
+            "expm1",
+            "log1p",
+            "tan",
+            "asinh",
+            "acosh",
+        )
     },
 }
 

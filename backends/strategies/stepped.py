@@ -115,6 +115,11 @@ class SteppedPoint(Point):
         return self._exact.outputs if self.oracle.objective.composite else super().outputs
 
     @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,)."""
+        return self._exact.loss_grad
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape in which the loss takes the model's outputs."""
         return self._exact.output_shape

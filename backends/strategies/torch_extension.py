@@ -60,6 +60,9 @@ class _Extension(TorchFunctionMode):
         if name in _ELEMENTWISE:
             z, *rest = args
             return _Elementwise.apply(lambda a: func(a, *rest, **kwargs), z)
+        if name in _LINEAR:
+            z, *rest = args
+            return torch.complex(func(z.real, *rest, **kwargs), func(z.imag, *rest, **kwargs))
         if name in _EXTENDED:
             return _EXTENDED[name](*args, **kwargs)
         if name in _PRODUCTS:
@@ -115,10 +118,12 @@ _ELEMENTWISE = frozenset(
 #: Which take real and complex tensors together only once all are complex.
 _PRODUCTS = frozenset(
     """
-    addmm addmv baddbmm bilinear bmm conv1d conv2d conv3d dot einsum inner linear matmul mm mv
-    outer rmatmul tensordot
+    addmm addmv baddbmm bilinear bmm dot einsum inner linear matmul mm mv outer rmatmul tensordot
     """.split()  # noqa: SIM905
 )
+
+#: Linear functions of the first argument that PyTorch has for real tensors only.
+_LINEAR = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d"})
 
 #: Which look at the real part only, and carry no derivative.
 _PIECEWISE_CONSTANT = frozenset(
@@ -238,6 +243,35 @@ def _atan2(y: Any, x: Any) -> Array:
     return torch.atan2(b, a).detach() + torch.atan(turned)
 
 
+def _max_pool2d(x: Array, *args: Any, **kwargs: Any) -> Array:
+    _, places = torch.nn.functional.max_pool2d_with_indices(x.real, *args, **kwargs)
+    return x.flatten(-2).gather(-1, places.flatten(-2)).reshape(places.shape)
+
+
+def convolution(name: str) -> Callable[..., Array]:
+    """Return torch's ``name`` of complex tensors by real ones.
+
+    PyTorch's own saves a product by a subtraction that loses a small imaginary part altogether.
+    """
+
+    def function(x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Array:
+        def conv(x: Array, weight: Array) -> Array:
+            return getattr(torch, name)(x, weight, None, *args, **kwargs)
+
+        (a, b), (c, d) = (_parts(z) for z in (x, weight))
+        re = conv(a, c) if b is None or d is None else conv(a, c) - conv(b, d)
+        terms = [conv(x, y) for x, y in ((a, d), (b, c)) if x is not None and y is not None]
+        y = torch.complex(re, sum(terms[1:], terms[0])) if terms else re
+        return y if bias is None else y + bias.reshape(-1, *[1] * (weight.ndim - 2))
+
+    return function
+
+
+def _parts(z: Array) -> tuple[Array, Array | None]:
+    """Return real and imaginary part, also where ``.real`` is replaced."""
+    return torch.view_as_real(z).unbind(-1) if z.is_complex() else (z, None)
+
+
 def _remainder(x: Any, y: Any) -> Array:
     return x - y * torch.floor(_real(x) / _real(y))
 
@@ -273,6 +307,11 @@ _EXTENDED: dict[str, Callable[..., Any]] = {
     "std": lambda *args, **kwargs: torch.sqrt(_var(*args, **kwargs)),
     "vector_norm": _vector_norm,
     "linalg_vector_norm": _vector_norm,
+    **{
+        name: convolution(name)
+        for name in (f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3))
+    },
+    "max_pool2d": _max_pool2d,
     "log_softmax": _log_softmax,
     "softmax": lambda x, dim=None, **_: torch.exp(_log_softmax(x, dim)),
     "logsumexp": _logsumexp,

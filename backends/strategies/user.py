@@ -204,6 +204,11 @@ class OverriddenPoint(Point):
         return self._base.outputs
 
     @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,)."""
+        return self._base.loss_grad
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape in which the loss takes the model's outputs."""
         return self._base.output_shape

@@ -9,6 +9,8 @@ record (``graph.py``) then give values, Jacobian products, gradients and Hessian
 ``elementwise.py``    the tables of primitives: a primitive is one row
 ``linear.py``
 ``bilinear.py``
+``special.py``        functions that the array API has not
+``windows.py``        what convolution and pooling are made of
 ``graph.py``          nodes, and the sweeps over them
 ``record.py``         applying a rule to traced arrays
 ``functions.py``      the array API's functions, composed of primitives

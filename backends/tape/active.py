@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
+
+import numpy
 
 from ...core.arrays import Array, namespace
 from ...core.errors import NotDifferentiable
+from ..linear_operators import is_matrix, linear_operator
 from . import contraction, functions, numpy_protocol, shaping
 from .namespace import TracedNamespace, traced_namespace
 from .record import FUNCTIONS, Variable, real_value
@@ -63,9 +68,12 @@ class Active(Variable):
         self._lose("an index made", "compute indices from constants, or with argmax or argsort")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if _in_sparse_product(sys._getframe(1)):
+            return _not_an_array()
         self._lose(
             "numpy.asarray()",
-            "pass it to NumPy's functions as it is, and join several with numpy.stack",
+            "pass it to NumPy's functions as it is, and join several with numpy.stack; a matrix "
+            "that only knows products takes part as osculant.linear_operator(A) @ x",
         )
 
     def __dlpack__(self, **kwargs: Any) -> Any:
@@ -138,9 +146,13 @@ class Active(Variable):
         return functions.subtract(other, self)
 
     def __mul__(self, other: Any) -> Array:
+        if is_matrix(other):
+            raise NotDifferentiable(f"write x @ A for the product of a {self.kind} and a matrix")
         return FUNCTIONS["multiply"](self, other)
 
     def __rmul__(self, other: Any) -> Array:
+        if is_matrix(other):  # a scipy.sparse matrix, whose * is @
+            return other @ self
         return FUNCTIONS["multiply"](other, self)
 
     def __truediv__(self, other: Any) -> Array:
@@ -162,9 +174,13 @@ class Active(Variable):
         return functions.pow_(other, self)
 
     def __matmul__(self, other: Any) -> Array:
+        if is_matrix(other):
+            return linear_operator(other).__rmatmul__(self)
         return contraction.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Array:
+        if is_matrix(other):
+            return linear_operator(other) @ self
         return contraction.matmul(other, self)
 
     # Piecewise constant: plain results --------------------------------------------------------
@@ -192,3 +208,25 @@ class Active(Variable):
 
     def __ne__(self, other: Any) -> Array:
         return real_value(self) != real_value(other)
+
+
+# SciPy's sparse products ----------------------------------------------------------------------
+
+
+def _in_sparse_product(frame: FrameType) -> bool:
+    """Whether scipy.sparse asks in ``A @ x`` whether x is an array.
+
+    Its products know no other protocol: they call numpy.asanyarray(x), and hand over to
+    ``x.__rmatmul__(A)`` if that makes nothing of x but an object without axes. Nobody else is given
+    one, as it would silently have neither the shape nor the derivative of x.
+    """
+    module = frame.f_globals.get("__name__", "")
+    return module.startswith("scipy.sparse.") and frame.f_code.co_name in _SPARSE_PRODUCTS
+
+
+#: As they are called from SciPy 1.11 on.
+_SPARSE_PRODUCTS = frozenset({"_matmul_dispatch", "_mul_dispatch"})
+
+
+def _not_an_array() -> Any:
+    return numpy.array(None, dtype=object)

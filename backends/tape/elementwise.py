@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 
 from ...core.arrays import Array, Namespace, is_complex, like
+from . import special
 from .rules import Elementwise, Formula
 
 
@@ -68,6 +69,11 @@ def _larger(xp: Namespace, x: Array, y: Array) -> Array:
     return xp.astype(x > y, dtype) + 0.5 * xp.astype(x == y, dtype)
 
 
+def _bell(xp: Namespace, x: Array) -> Array:
+    """Return the derivative of erf."""
+    return 2.0 / math.sqrt(math.pi) * xp.exp(-x * x)
+
+
 def _scaled_log(name: str, base: float) -> Elementwise:
     c = 1.0 / math.log(base)
     return _of_one(name, lambda xp, y, x: c / x, lambda xp, y, x: -c / (x * x))
@@ -110,6 +116,18 @@ _ROWS = [
     ),
     _of_one("cos", lambda xp, y, x: -xp.sin(x), lambda xp, y, x: -y),
     _of_one("cosh", lambda xp, y, x: xp.sinh(x), lambda xp, y, x: y),
+    _of_one(
+        "erf",
+        lambda xp, y, x: _bell(xp, x),
+        lambda xp, y, x: -2.0 * x * _bell(xp, x),
+        special.erf,
+    ),
+    _of_one(
+        "erfc",
+        lambda xp, y, x: -_bell(xp, x),
+        lambda xp, y, x: 2.0 * x * _bell(xp, x),
+        special.erfc,
+    ),
     _of_one("exp", lambda xp, y, x: y, lambda xp, y, x: y),
     _of_one("expm1", lambda xp, y, x: y + 1.0, lambda xp, y, x: y + 1.0),
     _of_one("log", lambda xp, y, x: 1.0 / x, lambda xp, y, x: -1.0 / (x * x)),
@@ -119,6 +137,12 @@ _ROWS = [
     _scaled_log("log2", 2.0),
     _scaled_log("log10", 10.0),
     _of_one("reciprocal", lambda xp, y, x: -y * y, lambda xp, y, x: 2.0 * y * y * y),
+    _of_one(
+        "sigmoid",
+        lambda xp, y, x: y * (1.0 - y),
+        lambda xp, y, x: y * (1.0 - y) * (1.0 - 2.0 * y),
+        special.sigmoid,
+    ),
     _of_one("sin", lambda xp, y, x: xp.cos(x), lambda xp, y, x: -y),
     _of_one("sinh", lambda xp, y, x: xp.cosh(x), lambda xp, y, x: y),
     # Infinite at 0, as it must be. A norm that is to have the subgradient 0 there is

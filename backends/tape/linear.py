@@ -12,9 +12,10 @@ from typing import Any
 
 import array_api_compat
 
-from ...core.arrays import Array, Namespace
+from ...core.arrays import Array, Namespace, is_complex, join_parts
 from .graph import Spec
 from .rules import Formula, Linear
+from .windows import cropped, overlapped, padded, patches
 
 #: One axis, some, or all.
 Axis = int | Sequence[int] | None
@@ -225,13 +226,28 @@ _ROWS = [
         lambda xp, x, indices, axis: xp.take_along_axis(x, indices, axis=axis),
         _untake_along,
     ),
+    _of_one("zero_pad", padded, cropped),
+    _of_one("patches", patches, overlapped),
     # A^-1 x with A a constant; how A itself is differentiated is in ``linalg.py``.
     _of_one(
         "solve",
         lambda xp, x, A: xp.linalg.solve(A, x),
         lambda xp, g, spec, A: xp.linalg.solve(xp.matrix_transpose(A), g),
     ),
+    # A x with A a constant that is not an array: a LinearOperator of ``linear_operators.py``.
+    _of_one(
+        "constant_matmul",
+        lambda xp, x, A: _by_parts(xp, A.product, x),
+        lambda xp, g, spec, A: _by_parts(xp, A.T.product, g),
+    ),
 ]
+
+
+def _by_parts(xp: Namespace, product: Formula, x: Array) -> Array:
+    """Return a product with a real matrix, which stays real in a complex step."""
+    if not is_complex(x):
+        return product(x)
+    return join_parts(product(xp.real(x)), product(xp.imag(x)))
 
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:

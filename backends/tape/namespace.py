@@ -63,7 +63,7 @@ _INSTEAD = {
     "linalg.qr": "use linalg.cholesky",
     "linalg.lstsq": "use linalg.solve on the normal equations",
     "linalg.pinv": "use linalg.solve on the normal equations",
-    "pad": "concat with zeros",
+    "pad": "use osculant.ops.pad, or concat with zeros",
 }
 
 

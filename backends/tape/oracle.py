@@ -129,6 +129,13 @@ class TapePoint(Point):
         return self._flat(self._outputs)
 
     @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,)."""
+        if not self.oracle.objective.composite:
+            return super().loss_grad  # raises
+        return self._flat(self._loss_cotangents[0])
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape in which the loss takes the model's outputs."""
         return tuple(self._outputs.shape)
