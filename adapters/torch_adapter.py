@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from ..backends.torch_backend import TorchOracle, TorchPoint
 from ..core import solvers
 from ..core.arrays import Array
+from ..core.checkpoint import named_leaves, rebuild
 from ..core.drive import check_start
 from ..core.oracle import Objective, Point, check_scalar
 from ..core.solvers import Solver
@@ -30,6 +31,10 @@ class SolverOptimizer(torch.optim.Optimizer):
     lr : float
         Fraction of the solver's step to take, by group, for learning-rate schedulers. 1, the
         default, takes the step that the solver chose and checked.
+    buffers : iterable of tensors
+        What evaluating the model changes, such as the running statistics of batch normalisation:
+        ``model.buffers()``. Each step moves them once, as its first evaluation does; buffers that
+        are not named here move with every evaluation.
 
     Raises
     ------
@@ -62,11 +67,19 @@ class SolverOptimizer(torch.optim.Optimizer):
     1.0
     """
 
-    def __init__(self, params: Any, solver: Solver, lr: float = 1.0) -> None:
+    def __init__(
+        self,
+        params: Any,
+        solver: Solver,
+        lr: float = 1.0,
+        *,
+        buffers: Iterable[torch.Tensor] = (),
+    ) -> None:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}; it must be zero or positive")
         super().__init__(params, {"lr": lr})
         self.solver = solver
+        self.buffers = list(buffers)
 
     def step(self, closure: Closure | None = None) -> torch.Tensor:
         """Take one step and return the loss where it started, as a 0-d tensor.
@@ -88,24 +101,23 @@ class SolverOptimizer(torch.optim.Optimizer):
                 "step needs a closure that returns the loss: second-order solvers evaluate it "
                 "several times"
             )
-        oracle = _ClosureOracle(self._parameters(), closure)
+        oracle = _ClosureOracle(self._parameters(), closure, self.buffers)
         start = oracle.ravel(list(oracle.parameters))
         state = self._load(oracle, start)
         try:
             state = self.solver.step(oracle, state)
             end = start + self._fractions(start) * (state.x - start)
-        except RuntimeError as error:
+        except BaseException as error:
             oracle.place(start)
+            oracle.settle(took=False)
             if "backward through the graph a second time" in str(error):
                 raise RuntimeError(
                     "the closure called backward(), which destroys the graph that Hessian "
                     "products need; let it compute and return the loss, and nothing else"
                 ) from error
             raise
-        except BaseException:
-            oracle.place(start)
-            raise
         oracle.place(end)
+        oracle.settle()
         self._store(state)
         return state.value
 
@@ -134,30 +146,12 @@ class SolverOptimizer(torch.optim.Optimizer):
             check_start(oracle, x, self.solver)
             return fresh
         # torch casts a state that it loads to the parameters' dtype: cast counters back.
-        leaves = iter([kept[name].to(value.dtype) for name, value in _named_leaves(fresh)])
-        return _rebuild(fresh, leaves)._replace(x=x)
+        fresh = fresh._replace(x=None)
+        leaves = {name: kept[name].to(value.dtype) for name, value in named_leaves(fresh).items()}
+        return rebuild(fresh, leaves)._replace(x=x)
 
     def _store(self, state: Any) -> None:
-        self.state[self._parameters()[0]] = dict(_named_leaves(state))
-
-
-def _named_leaves(state: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Give the tensors of a solver's state by dotted name, all but ``x``."""
-    for name, value in zip(state._fields, state, strict=True):
-        if isinstance(value, tuple):
-            yield from _named_leaves(value, f"{prefix}{name}.")
-        elif prefix + name != "x":
-            yield prefix + name, value
-
-
-def _rebuild(state: Any, leaves: Iterator[torch.Tensor], top: bool = True) -> Any:
-    """Return ``state`` with its tensors, all but ``x``, taken from ``leaves`` in order."""
-    changes = {
-        name: _rebuild(value, leaves, False) if isinstance(value, tuple) else next(leaves)
-        for name, value in zip(state._fields, state, strict=True)
-        if not (top and name == "x")
-    }
-    return state._replace(**changes)
+        self.state[self._parameters()[0]] = named_leaves(state._replace(x=None))
 
 
 class _ClosureOracle(TorchOracle):
@@ -167,7 +161,12 @@ class _ClosureOracle(TorchOracle):
     they have moved since, and no solver here asks for that.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], closure: Closure) -> None:
+    def __init__(
+        self,
+        parameters: list[torch.nn.Parameter],
+        closure: Closure,
+        buffers: list[torch.Tensor],
+    ) -> None:
         if not parameters:
             raise ValueError("no parameter requires a gradient: there is nothing to optimise")
         super().__init__(
@@ -176,6 +175,9 @@ class _ClosureOracle(TorchOracle):
         self.parameters = parameters
         self.closure = closure
         self._random = _random_states(parameters[0].device)
+        self._buffers = buffers
+        self._before = [buffer.clone() for buffer in buffers]
+        self._after: list[torch.Tensor] | None = None
 
     def place(self, x: Array) -> None:
         """Write ``x`` into the parameters."""
@@ -193,7 +195,15 @@ class _ClosureOracle(TorchOracle):
     def evaluate(self, x: Array) -> torch.Tensor:
         self.place(x)
         _set_random_states(self._random)
-        return self.closure()
+        _copy(self._before, self._buffers)
+        value = self.closure()
+        if self._after is None:
+            self._after = [buffer.clone() for buffer in self._buffers]
+        return value
+
+    def settle(self, took: bool = True) -> None:
+        """Leave the buffers as the first evaluation left them, or as they were before it."""
+        _copy(self._after if took and self._after else self._before, self._buffers)
 
 
 class _ClosurePoint(TorchPoint):
@@ -205,6 +215,12 @@ class _ClosurePoint(TorchPoint):
             value = oracle.evaluate(x)
         check_scalar(value, oracle.structure, "the closure")
         self._leaves, self._value = oracle.parameters, value
+
+
+def _copy(values: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for value, tensor in zip(values, tensors, strict=True):
+            tensor.copy_(value)
 
 
 def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
@@ -223,12 +239,26 @@ def _set_random_states(states: dict[str, torch.Tensor]) -> None:
 class TrustRegion(SolverOptimizer):
     """:class:`osculant.TrustRegion` as a :class:`SolverOptimizer`; ``options`` are its own."""
 
-    def __init__(self, params: Any, lr: float = 1.0, **options: Any) -> None:
-        super().__init__(params, solvers.TrustRegion(**options), lr)
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        *,
+        buffers: Iterable[torch.Tensor] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(params, solvers.TrustRegion(**options), lr, buffers=buffers)
 
 
 class NewtonKrylov(SolverOptimizer):
     """:class:`osculant.NewtonKrylov` as a :class:`SolverOptimizer`; ``options`` are its own."""
 
-    def __init__(self, params: Any, lr: float = 1.0, **options: Any) -> None:
-        super().__init__(params, solvers.NewtonKrylov(**options), lr)
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.0,
+        *,
+        buffers: Iterable[torch.Tensor] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(params, solvers.NewtonKrylov(**options), lr, buffers=buffers)

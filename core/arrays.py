@@ -29,22 +29,39 @@ def is_array(x: Any) -> bool:
 
 def like(x: Array, value: Any) -> Array:
     """Return the 0-d array ``value`` in the dtype, device and namespace of ``x``."""
-    return namespace(x).asarray(value, dtype=x.dtype, device=_device(x))
+    return namespace(x).asarray(value, dtype=x.dtype, device=device_of(x))
+
+
+def as_like(x: Array, host: Any) -> Array:
+    """Return a copy of ``host``, an array of the host, in the kind and on the device of ``x``."""
+    return namespace(x).asarray(host, dtype=x.dtype, device=device_of(x), copy=True)
 
 
 def integer_like(x: Array, value: int) -> Array:
     """Return the 0-d int32 array ``value`` on the device and in the namespace of ``x``."""
     xp = namespace(x)
-    return xp.asarray(int(value), dtype=xp.int32, device=_device(x))
+    return xp.asarray(int(value), dtype=xp.int32, device=device_of(x))
 
 
 def boolean_like(x: Array, value: bool) -> Array:
     """Return the 0-d boolean array ``value`` on the device and in the namespace of ``x``."""
     xp = namespace(x)
-    return xp.asarray(value, dtype=xp.bool, device=_device(x))
+    return xp.asarray(value, dtype=xp.bool, device=device_of(x))
 
 
-def _device(x: Array) -> Any:
+def identity_like(x: Array, size: int) -> Array:
+    """Return the identity of shape (size, size) in the dtype, device and namespace of ``x``."""
+    return namespace(x).eye(size, dtype=x.dtype, device=device_of(x))
+
+
+def widest(x: Array) -> Array:
+    """Return ``x`` in float64, or as it is where its device has none, as JAX set to 32 bits."""
+    xp, info = namespace(x), namespace(x).__array_namespace_info__()
+    known = info.dtypes(device=device_of(x), kind="real floating")
+    return xp.astype(x, xp.float64) if "float64" in known else x
+
+
+def device_of(x: Array) -> Any:
     """Return the device to make a constant on that is to meet ``x``; None is the default one.
 
     A JAX array that was not placed on purpose is not ``committed`` to its device. A constant that

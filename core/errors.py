@@ -23,3 +23,7 @@ class BackendUnavailable(OsculantError, ImportError):
 
 class DataFormatError(OsculantError, ValueError):
     """A data file is malformed or truncated; the message gives its name and the byte or line."""
+
+
+class CheckpointMismatch(OsculantError, ValueError):
+    """A checkpoint belongs to another run; the message lists what differs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
@@ -105,6 +106,21 @@ class Oracle(ABC):
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d array, by a forward pass that keeps nothing."""
 
+    def held(self, seed: int, *, track: bool = True) -> AbstractContextManager[None]:
+        """Return the context of one step, within which the function is one and the same.
+
+        A model with a state of its own, such as a torch module in training mode, draws in each
+        evaluation the numbers that ``seed`` gives, and moves its running statistics once, as the
+        first evaluation does; not at all unless ``track``. Pure functions have nothing to hold:
+        they draw from their data.
+        """
+        return nullcontext()
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """What the model keeps beside its parameters, such as running statistics; not copies."""
+        return {}
+
     @property
     def size(self) -> int:
         """The number n of parameters."""
@@ -157,6 +173,11 @@ class Point(ABC):
     def outputs(self) -> Array:
         """The model's outputs, flattened to shape (m,)."""
         raise self._unavailable(Product.JVP)
+
+    @property
+    def loss_grad(self) -> Array:
+        """The gradient u of the loss by the model's outputs, of shape (m,), so that g = J' u."""
+        raise self._unavailable(Product.LOSS_HVP)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -7,10 +7,12 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .arrays import Array, integer_like
+from .history import History
 
 #: Gradient-equivalents of each kind of evaluation: on a dense network a gradient is three
-#: forward passes, and amortised Hessian and Gauss-Newton products are six and four.
-COST = {"values": 1 / 3, "gradients": 1.0, "hvps": 2.0, "ggns": 4 / 3}
+#: forward passes, and amortised Hessian and Gauss-Newton products are six and four. Third-order
+#: products reuse nothing: 26 on the tape, 19 on PyTorch and 12 on JAX, and the most is charged.
+COST = {"values": 1 / 3, "gradients": 1.0, "hvps": 2.0, "ggns": 4 / 3, "thirds": 26 / 3}
 
 
 class Counts(NamedTuple):
@@ -24,6 +26,8 @@ class Counts(NamedTuple):
     """Hessian-vector products."""
     ggns: Array
     """Gauss-Newton-vector products."""
+    thirds: Array
+    """Third-order derivatives along one vector, D^3 f[v, v, v]."""
 
     @classmethod
     def zero(cls, x: Array) -> Counts:
@@ -51,11 +55,15 @@ class Status(IntEnum):
     BUDGET = 6
     FINISHED = 7
     UNBOUNDED = 8
+    FTOL = 9
+    XTOL = 10
+    TIME = 11
+    EARLY_STOP = 12
 
     @property
     def success(self) -> bool:
-        """Whether the run met its tolerance, or spent what it was given to spend."""
-        return self in (Status.CONVERGED, Status.BUDGET, Status.FINISHED)
+        """Whether the run met a tolerance that was asked for, or spent what it was given."""
+        return self in _SUCCESSES
 
     @property
     def message(self) -> str:
@@ -63,6 +71,16 @@ class Status(IntEnum):
         return _MESSAGES[self]
 
 
+_SUCCESSES = frozenset(
+    {
+        Status.CONVERGED,
+        Status.BUDGET,
+        Status.FINISHED,
+        Status.FTOL,
+        Status.XTOL,
+        Status.EARLY_STOP,
+    }
+)
 _MESSAGES = {
     Status.RUNNING: "The run has not stopped yet.",
     Status.CONVERGED: "Converged: the largest gradient entry is within the tolerance.",
@@ -74,10 +92,17 @@ _MESSAGES = {
     Status.NOT_FINITE: "The function or its gradient is not finite where the run stands; start "
     "where it is finite, or rescale the data.",
     Status.CALLBACK: "The callback raised StopIteration.",
-    Status.BUDGET: "The evaluation budget is spent.",
+    Status.BUDGET: "The budget of steps, seconds or gradient-equivalents is spent.",
     Status.FINISHED: "All epochs are done.",
     Status.UNBOUNDED: "The function seems unbounded below: it fell beyond any value that a minimum "
     "would have; check its sign, or add what keeps it bounded (a regulariser).",
+    Status.FTOL: "The function changed by no more than ftol, relative to its size, in the last "
+    "step. This was asked for; whether the gradient is small is another question: see jac.",
+    Status.XTOL: "The last step was no longer than xtol, relative to x. This was asked for; "
+    "whether the gradient is small is another question: see jac.",
+    Status.TIME: "The time is up; raise max_seconds, or go on from x.",
+    Status.EARLY_STOP: "The evaluation has not improved for as long as the patience lasts; x is "
+    "where it was best.",
 }
 
 
@@ -104,11 +129,14 @@ class Solution:
     nfev, njev, nhev, nggn : int
         Forward passes on their own, linearisations (value and gradient), Hessian products,
         Gauss-Newton products.
-    history : dict of str to list of float
-        One entry per iteration: ``"fun"``, ``"grad_norm"``, ``"cost"`` (gradient-equivalents so
-        far), and whatever else the solver reports.
+    history : History
+        A dict of columns with one entry per iteration: ``"fun"``, ``"grad_norm"``, whatever else
+        the solver reports, ``"cost"`` (gradient-equivalents so far) and ``"seconds"``;
+        ``history.to_csv()`` is the table as text.
     state : NamedTuple of arrays
         The solver's last state.
+    allvecs : list of trees, optional
+        The start and the parameters after each iteration, if ``minimize`` was asked to keep them.
     """
 
     x: Any
@@ -122,8 +150,9 @@ class Solution:
     njev: int
     nhev: int
     nggn: int
-    history: dict[str, list[float]] = field(repr=False)
+    history: History = field(repr=False)
     state: Any = field(repr=False)
+    allvecs: list[Any] | None = field(default=None, repr=False)
 
     def keys(self) -> list[str]:
         """Names of the fields, so that ``dict(solution)`` works as with SciPy's result."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sized
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from . import backends
+from .checkpoint import Checkpoint
 from .core import drive
-from .core.drive import Callback
+from .core.drive import Callback, Evaluation
 from .core.oracle import Oracle
 from .core.result import Solution
+from .core.sampler import Batched
 from .core.solvers import METHODS, Solver
 from .progress import reporting
 
@@ -27,9 +30,15 @@ def minimize(
     method: str | Solver = "auto",
     args: tuple[Any, ...] = (),
     tol: float | None = None,
+    atol: float | None = None,
+    rtol: float = 0.0,
+    ftol: float = 0.0,
+    xtol: float = 0.0,
     maxiter: int = 10_000,
+    max_seconds: float | None = None,
     callback: Callback | None = None,
     progress: bool = False,
+    return_all: bool = False,
     jit: bool = True,
 ) -> Solution:
     """Minimise a function of any array, or of any tree of arrays.
@@ -44,21 +53,36 @@ def minimize(
         dicts, lists and tuples of them. A plain number or list of numbers becomes a float64
         NumPy array. Not modified.
     method : str or Solver
-        A name (``"auto"``, ``"lbfgs"``, ``"trust-region"``, ``"newton-krylov"``, ``"sgd"``,
-        ``"adam"``), or a solver with options of its own, such as ``TrustRegion(radius=50.0)``.
-        ``"auto"`` is L-BFGS, and where that stalls, a trust-region Newton method.
+        A name in :data:`osculant.core.solvers.METHODS`, such as ``"lbfgs"`` or
+        ``"trust-region"``, or a solver with options of its own, such as
+        ``TrustRegion(radius=50.0)``. ``"auto"`` is L-BFGS, and where that stalls, a trust-region
+        Newton method.
     args : tuple
         Further arguments of ``fun``: the data.
     tol : float, optional
-        Stop once no gradient entry exceeds this in absolute value. By default the solver's
-        ``gtol`` if that is positive, else eps^(3/8): 1.4e-6 in float64, 2.5e-3 in float32.
+        SciPy's name of ``atol``; give one of them.
+    atol, rtol : float
+        Stop once no gradient entry exceeds atol + rtol max|g(x0)| (Kelley 1999, Iterative Methods
+        for Optimization, section 2.3; a positive ``rtol`` costs one gradient). By default
+        ``atol`` is the solver's ``gtol`` if that is positive, else 0 if ``rtol`` is given, else
+        eps^(3/8): 1.4e-6 in float64, 2.5e-3 in float32.
+    ftol : float
+        Stop once |f_old - f| <= ftol max(|f_old|, |f|, 1) over a step that was taken (L-BFGS-B:
+        Zhu et al. 1997). 0 never stops.
+    xtol : float
+        Stop once a step that was taken has |s| <= xtol (xtol + |x|), in the Euclidean norm (as
+        ``scipy.optimize.least_squares``). 0 never stops.
     maxiter : int
         Most iterations.
+    max_seconds : float, optional
+        Stop after the iteration in which this time has passed.
     callback : callable, optional
         Called as ``callback(intermediate_result)`` after each iteration, with ``x``, ``fun``,
         ``grad_norm``, ``nit`` and ``cost``; raising StopIteration ends the run.
     progress : bool
         Whether to show a progress line (needs ``osculant[demo]``).
+    return_all : bool
+        Whether to keep all iterates, in ``solution.allvecs``; ``solution.history`` has scalars.
     jit : bool
         Whether to compile the step where the backend can (JAX).
 
@@ -84,15 +108,22 @@ def minimize(
     array([2., 2., 2.])
     """
     oracle, start = _start(fun, x0)
-    with np.errstate(**_QUIET), reporting(callback, progress, steps=maxiter) as report:
+    limits = {"nit": maxiter, "seconds": max_seconds}
+    with np.errstate(**_QUIET), reporting(callback, progress, limits) as report:
         return drive.minimize(
             oracle,
             start,
             solver=_solver(method),
             data=tuple(args),
             tol=tol,
+            atol=atol,
+            rtol=rtol,
+            ftol=ftol,
+            xtol=xtol,
             maxiter=maxiter,
+            max_seconds=max_seconds,
             callback=report,
+            return_all=return_all,
             jit=jit,
         )
 
@@ -100,27 +131,122 @@ def minimize(
 def fit(
     oracle: Oracle,
     params: Any,
-    batches: Iterable[tuple[Any, ...]],
+    batches: Batched,
     *,
     solver: str | Solver = "newton-krylov",
+    curvature: Batched | None = None,
+    ratio: Batched | None = None,
     epochs: int | None = None,
+    steps: int | None = None,
+    seconds: float | None = None,
     budget: float | None = None,
+    seed: int = 0,
+    evaluation: Evaluation | Callable[[Any], Any] | None = None,
+    checkpoint: Checkpoint | str | PathLike[str] | None = None,
     callback: Callback | None = None,
     progress: bool = False,
     jit: bool = True,
 ) -> Solution:
-    """Train on mini-batches; see :func:`osculant.core.drive.fit` for the parameters.
+    """Train on mini-batches.
 
-    ``solver`` may also be a name, as in :func:`minimize`; ``progress`` shows a progress line.
+    Parameters
+    ----------
+    oracle : Oracle
+        From :func:`osculant.oracle`.
+    params : tree of arrays
+        Where to start; not modified.
+    batches : iterable or callable
+        Gives tuples or lists, each the data arguments of one step in arrays of the oracle's
+        framework: :class:`osculant.Batches` of your arrays, a list, a ``DataLoader``; a
+        function that returns such an iterable, given the epoch's number if it takes an argument;
+        a generator, which lasts for one epoch.
+    solver : str or Solver
+        As ``method`` of :func:`osculant.minimize`.
+    curvature, ratio : iterable or callable, optional
+        Batches for the curvature, and for the values by which a step is judged, where they are to
+        be others than the gradient's: one a step, over and over. ``ratio=[(X, y)]`` judges each
+        step on all of the data.
+    epochs : int, optional
+        Passes over ``batches``; 1 if no other limit is given.
+    steps : int, optional
+    seconds : float, optional
+    budget : float, optional
+        In gradient-equivalents (a forward pass 1/3, a gradient 1, a Hessian product 2, a
+        Gauss-Newton product 4/3). The run ends at the first limit that it reaches.
+    seed : int
+        Of what the model draws at random in each step (a torch module's Dropout). The batches
+        have a seed of their own.
+    evaluation : Evaluation or callable, optional
+        What to measure on the way; a plain function of the parameters is evaluated after each
+        epoch.
+    checkpoint : Checkpoint or path, optional
+        A file that keeps the run, and from which it goes on if the file is there (needs
+        ``osculant[checkpoint]``). A run that was killed ends, when started again, as it would
+        have, to the last bit, if its batches are :class:`osculant.Batches` or a function of the
+        epoch, or are always the same.
+    callback : callable, optional
+        Called with an ``intermediate_result`` after each step, as by :func:`osculant.minimize`.
+    progress : bool
+        Whether to show a progress line (needs ``osculant[demo]``).
+    jit : bool
+        Whether to compile the step where the backend can (JAX).
+
+    Returns
+    -------
+    Solution
+        ``fun`` and ``jac`` belong to the last batch on which they were finite, where its step
+        started.
+
+    Raises
+    ------
+    ValueError
+        If a limit is not positive, ``batches`` give nothing, or the solver takes no such samples.
+    TypeError
+        If a batch is not a tuple or a list.
+    CheckpointMismatch
+        If the checkpoint is of another solver, shape, dtype, seed or batches.
+
+    Notes
+    -----
+    Where the loss or its gradient is not finite, the step that led there is halved, towards the
+    last place where they were finite; if the batch is not finite there either, it is passed over.
+    After :data:`~osculant.core.drive.NOT_FINITE_PATIENCE` times in a row the run ends, and ``x``
+    is that place.
+
+    Examples
+    --------
+    >>> import numpy as np, osculant
+    >>> X = np.random.default_rng(0).normal(size=(60, 3))
+    >>> y = X @ np.array([1.0, -2.0, 0.5])
+    >>> w = np.zeros(3)
+    >>> oracle = osculant.oracle(lambda w, X, y: ((X @ w - y) ** 2).mean(), w)
+    >>> batches = osculant.Batches((X, y), 20, seed=0)
+    >>> solution = osculant.fit(oracle, w, batches, solver="trust-region", epochs=5)
+    >>> solution.nit, solution.x.round(6)
+    (15, array([ 1. , -2. ,  0.5]))
     """
-    with np.errstate(**_QUIET), reporting(callback, progress, budget=budget) as report:
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint)
+    if steps is None and epochs is not None and isinstance(batches, Sized):
+        expected: float | None = epochs * len(batches)
+    else:
+        expected = steps
+    limits = {"cost": budget, "seconds": seconds, "nit": expected}
+    with np.errstate(**_QUIET), reporting(callback, progress, limits) as report:
         return drive.fit(
             oracle,
             params,
             batches,
             solver=_solver(solver),
+            curvature=curvature,
+            ratio=ratio,
             epochs=epochs,
+            steps=steps,
+            seconds=seconds,
             budget=budget,
+            seed=seed,
+            evaluation=evaluation,
+            checkpoint=checkpoint,
             callback=report,
             jit=jit,
         )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from .core.drive import Callback, Intermediate
 
+#: What solvers report that is worth a place on the line: the size of a step, and curvature.
+_WORTH = ("step_length", "radius", "damping", "curvature")
+
 
 @contextmanager
 def reporting(
-    callback: Callback | None,
-    progress: bool,
-    *,
-    steps: float | None = None,
-    budget: float | None = None,
+    callback: Callback | None, progress: bool, limits: Mapping[str, float | None]
 ) -> Iterator[Callback | None]:
     """Give ``callback``, joined by a progress line that ends with the block if ``progress``.
 
     Parameters
     ----------
     callback : callable or None
-        The user's own; called first, so that it can still end the run.
+        The user's own; called last, as it may end the run.
     progress : bool
-    steps, budget : float or None
-        Where the bar ends, in steps or in gradient-equivalents; None if that is not known.
+    limits : mapping
+        Where the run ends, by what is limited: ``"nit"``, ``"cost"`` or ``"seconds"``; None where
+        there is no limit. The bar shows the one that is nearest.
 
     Raises
     ------
@@ -43,25 +43,26 @@ def reporting(
 
     line = Progress(
         TextColumn("step {task.fields[nit]}"),
-        BarColumn(),
-        TextColumn("f {task.fields[fun]:.6g}  |g| {task.fields[grad_norm]:.1e}"),
-        TextColumn("{task.fields[cost]:.0f} gradient-equivalents"),
+        BarColumn(bar_width=8),
+        TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
     )
+    known = {name: limit for name, limit in limits.items() if limit}
     with line:
-        total = steps if budget is None else budget
-        task = line.add_task("", total=total, nit=0, fun=float("nan"), grad_norm=0.0, cost=0.0)
+        task = line.add_task("", total=1.0 if known else None, nit=0, text="")
 
         def report(intermediate_result: Intermediate) -> None:
+            record = {**intermediate_result.record, "nit": intermediate_result.nit}
+            done = max((record[name] / limit for name, limit in known.items()), default=0.0)
+            line.update(task, completed=done, nit=intermediate_result.nit, text=_text(record))
             if callback is not None:
                 callback(intermediate_result)
-            line.update(
-                task,
-                completed=intermediate_result.nit if budget is None else intermediate_result.cost,
-                nit=intermediate_result.nit,
-                fun=intermediate_result.fun,
-                grad_norm=intermediate_result.grad_norm,
-                cost=intermediate_result.cost,
-            )
 
         yield report
+
+
+def _text(record: Mapping[str, float]) -> str:
+    """Return the numbers of one step as a line."""
+    parts = [f"f {record['fun']:.6g}", f"|g| {record['grad_norm']:.1e}"]
+    parts += [f"{name.replace('_', ' ')} {record[name]:.1e}" for name in _WORTH if name in record]
+    return "  ".join([*parts, f"cost {record['cost']:.0f}"])

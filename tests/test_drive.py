@@ -104,7 +104,7 @@ def test_result_has_scipys_names_and_behaves_like_a_mapping():
 def test_progress_shows_the_loss(capsys):
     pytest.importorskip("rich", reason="the progress line is drawn by rich")
     osculant.minimize(square, np.zeros(2), args=(1.0,), progress=True)
-    assert "gradient-equivalents" in capsys.readouterr().out
+    assert "cost 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", [osculant.TrustRegion(), osculant.NewtonKrylov()])
@@ -121,6 +121,115 @@ def test_wrong_gradient_ends_as_stalled_and_is_suspected():
 
     solution = osculant.minimize(fun, np.array([1.0]), method="trust-region")
     assert solution.status is osculant.Status.STALLED and "gradient" in solution.message
+
+
+def test_gradient_tolerance_is_absolute_plus_relative_to_the_start(backend):
+    def largest(**tolerances):
+        x0 = backend.from_numpy(np.array([-1.2, 1.0]))  # largest gradient entry 215.6
+        solution = osculant.minimize(rosenbrock, x0, method="trust-region", **tolerances)
+        assert solution.status is osculant.Status.CONVERGED
+        return float(abs(backend.to_numpy(solution.jac)).max())
+
+    assert largest(rtol=1e-2) <= 2.156
+    assert largest(rtol=1e-2) > 1e-3
+    assert largest(atol=1e-9) <= 1e-9 < largest(atol=1e-3)
+    assert largest(tol=1e-9) == largest(atol=1e-9)
+    assert largest(atol=1e-9, rtol=1e-10) <= 1e-9 + 2.156e-8
+
+
+def test_a_relative_tolerance_costs_one_gradient():
+    x0, options = np.array([-1.2, 1.0]), {"method": "lbfgs"}
+    absolute = osculant.minimize(rosenbrock, x0, atol=215.6e-6, **options)
+    relative = osculant.minimize(rosenbrock, x0, rtol=1e-6, **options)
+    assert relative.njev == absolute.njev + 1
+    np.testing.assert_array_equal(relative.x, absolute.x)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "trust-region"])
+def test_small_decreases_and_small_steps_end_a_run_if_asked_to(backend, method):
+    """(sum x)^4 is flat at its minimum: steps and decreases shrink by constant factors."""
+    x0 = backend.from_numpy(np.array([3.0]))
+
+    def run(**tolerances):
+        return osculant.minimize(lambda x: (x**4).sum(), x0, method=method, atol=0.0, **tolerances)
+
+    by_decrease, by_step = run(ftol=1e-3), run(xtol=0.34)
+    assert by_decrease.status is osculant.Status.FTOL and by_decrease.success
+    f = by_decrease.history["fun"]
+    assert 0 < abs(f[-2] - f[-1]) <= 1e-3 < abs(f[-4] - f[-3])
+    assert by_step.status is osculant.Status.XTOL and by_step.success
+    assert by_step.nit < by_decrease.nit or method == "lbfgs"
+    for solution in (by_decrease, by_step):
+        assert "another question" in solution.message
+        x = float(backend.to_numpy(solution.x)[0])
+        assert solution.fun == pytest.approx(x**4)
+        assert float(backend.to_numpy(solution.jac)[0]) == pytest.approx(4 * x**3)
+
+
+def test_rejected_steps_are_not_small_steps():
+    """The first radii are far too long: nothing moves until they have shrunk."""
+    solution = osculant.minimize(
+        lambda x: (x - np.log(x)).sum(),
+        np.array([5.0]),
+        method=osculant.TrustRegion(radius=50.0, attempts=1),
+        atol=1e-8,
+        ftol=1e-12,
+        xtol=1e-12,
+    )
+    assert solution.status is osculant.Status.CONVERGED
+    np.testing.assert_allclose(solution.x, [1.0])
+
+
+def test_time_ends_a_run_after_an_iteration():
+    x0 = np.array([-1.2, 1.0])
+    solution = osculant.minimize(rosenbrock, x0, max_seconds=1e-9)
+    assert solution.status is osculant.Status.TIME and not solution.success and solution.nit == 1
+    np.testing.assert_allclose(solution.fun, rosenbrock(solution.x))
+    assert osculant.minimize(rosenbrock, x0, max_seconds=1e9).success
+
+
+def test_all_iterates_on_request(backend):
+    x0 = {"a": backend.from_numpy(np.array([-1.2, 1.0]))}
+    seen = []
+    solution = osculant.minimize(
+        lambda p: rosenbrock(p["a"]),
+        x0,
+        return_all=True,
+        callback=lambda intermediate_result: seen.append(intermediate_result.x["a"]),
+    )
+    assert len(solution.allvecs) == solution.nit + 1
+    for one, other in zip(solution.allvecs, [x0["a"], *seen], strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(one["a"]), backend.to_numpy(other))
+    assert osculant.minimize(rosenbrock, x0["a"]).allvecs is None
+
+
+def test_the_callback_sees_the_row_of_the_history():
+    rows = []
+    solution = osculant.minimize(
+        rosenbrock,
+        np.array([-1.2, 1.0]),
+        method="trust-region",
+        callback=lambda intermediate_result: rows.append(intermediate_result.record),
+    )
+    assert [row["radius"] for row in rows] == solution.history["radius"]
+    assert {"fun", "cost", "seconds"} <= set(rows[0])
+
+
+def test_other_tolerances_compile_nothing():
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    traces = []
+
+    def fun(x):
+        traces.append(1)
+        return ((x - 1) ** 4).sum() + (x**2).sum()
+
+    def run(**tolerances):
+        before = len(traces)
+        assert osculant.minimize(fun, jax.numpy.zeros(3), method="lbfgs", **tolerances).success
+        return len(traces) - before
+
+    assert run() > 0
+    assert run(atol=1e-8) == run(rtol=1e-3) == run(atol=1e-2, max_seconds=100.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -143,6 +252,19 @@ def test_wrong_gradient_ends_as_stalled_and_is_suspected():
             "tol is nan",
         ),
         (lambda: osculant.minimize(square, np.zeros(2), maxiter=-1), ValueError, "maxiter is -1"),
+        (lambda: osculant.minimize(square, np.zeros(2), rtol=-1.0), ValueError, "rtol is -1.0"),
+        (lambda: osculant.minimize(square, np.zeros(2), ftol=-1.0), ValueError, "ftol is -1.0"),
+        (lambda: osculant.minimize(square, np.zeros(2), xtol=-1.0), ValueError, "xtol is -1.0"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), tol=1.0, atol=1.0),
+            ValueError,
+            "give one of them",
+        ),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), max_seconds=0),
+            ValueError,
+            "max_seconds is 0",
+        ),
         (lambda: osculant.minimize(square, {}), TypeError, "hold no array"),
         (
             lambda: osculant.minimize(square, np.zeros(2, np.float32), args=(np.ones(2),)),
