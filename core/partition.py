@@ -31,6 +31,10 @@ class Partition:
     ------
     ValueError
         If an entry of the vector is in no group, or in two.
+
+    Notes
+    -----
+    Partitions compare and hash by value: a solver that has one is compiled once.
     """
 
     def __init__(self, groups: Mapping[str, Sequence[slice]], size: int) -> None:
@@ -57,14 +61,30 @@ class Partition:
         """Return the number S of groups."""
         return len(self.names)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Partition) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return (self.names, self.size, self._pieces)
+
     def restrictions(self, u: Array) -> Array:
         """Return [u_1, ..., u_S], of shape (n, S): u where the entry is of group s, else 0."""
-        xp, device = namespace(u), array_api_compat.device(u)
-        of_entry = xp.concat(
-            [xp.full((stop - start,), s, device=device) for start, stop, s in self._pieces]
-        )
-        groups = xp.arange(len(self), dtype=of_entry.dtype, device=device)
+        xp, of_entry = namespace(u), self._group_of_entry(u)
+        groups = xp.arange(len(self), dtype=of_entry.dtype, device=array_api_compat.device(u))
         return xp.where(of_entry[:, None] == groups[None, :], u[:, None], xp.zeros_like(u)[:, None])
+
+    def spread(self, values: Array) -> Array:
+        """Return the vector of shape (n,) that has ``values[s]`` at each entry of group s."""
+        return namespace(values).take(values, self._group_of_entry(values), axis=0)
+
+    def _group_of_entry(self, like: Array) -> Array:
+        xp, device = namespace(like), array_api_compat.device(like)
+        pieces = self._pieces
+        return xp.concat([xp.full((stop - start,), s, device=device) for start, stop, s in pieces])
 
 
 def canonical(structure: Structure) -> Partition:

@@ -1,6 +1,7 @@
 """Settings of the test session, and a composition whose derivatives have closed forms."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 # Read when the frameworks are first imported. The library never sets the second one: tests of
@@ -57,3 +58,13 @@ def backend(request):
     if reason:
         pytest.skip(reason)
     return backends.get(request.param)
+
+
+@pytest.fixture
+def real_data():
+    """The folder with MNIST and a9a: $OSCULANT_DATA, or ../shared/data beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("OSCULANT_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}; set OSCULANT_DATA to a folder with MNIST and a9a")
+    return folder

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import os
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,16 +24,6 @@ from osculant.problems import (
 )
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-
-
-@pytest.fixture
-def real_data():
-    """The folder with MNIST and a9a: $OSCULANT_DATA, or ../shared/data beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("OSCULANT_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no data in {folder}; set OSCULANT_DATA to a folder with MNIST and a9a")
-    return folder
 
 
 def write(path, content):

@@ -1,4 +1,4 @@
-"""Trust radius, Taylor ratio and the recheck against rounding, on functions of one variable."""
+"""The first radius, Taylor ratio, line search and recheck, on functions of one variable."""
 
 import numpy as np
 import pytest
@@ -7,87 +7,9 @@ from osculant.core.flow import EAGER
 from osculant.core.globalize.line_search import wolfe
 from osculant.core.globalize.reduction import recheck
 from osculant.core.globalize.taylor_ratio import taylor_step
-from osculant.core.globalize.trust_radius import initial_radius, search_radius
-from osculant.core.krylov.steihaug import Subproblem
+from osculant.core.globalize.trust_radius import initial_radius
 
 YES = np.asarray(True)
-
-
-def model(step, slope, curvature, on_boundary=False):
-    return Subproblem(
-        np.asarray([step]),
-        np.asarray(slope),
-        np.asarray(curvature),
-        np.asarray(on_boundary),
-        np.asarray(1, np.int32),
-    )
-
-
-def search(f, df, x, subproblem, radius=1.0, **options):
-    calls = {"values": 0, "gradients": 0}
-
-    def value_at(s):
-        calls["values"] += 1
-        with np.errstate(invalid="ignore"):
-            return np.asarray(f(x + s[0]))
-
-    def slopes_at(s):
-        calls["gradients"] += 1
-        return np.asarray(s[0] * (df(x) + df(x + s[0])))
-
-    options = {"max_radius": 100.0, "attempts": 10, "active": YES, **options}
-    trial = search_radius(
-        value_at, slopes_at, np.asarray(f(x)), subproblem, np.asarray(radius), flow=EAGER, **options
-    )
-    assert int(trial.tries) == calls["values"] and int(trial.gradients) == calls["gradients"]
-    return trial
-
-
-def test_exact_model_on_the_boundary_doubles_the_radius():
-    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, model(-1.0, -10.0, 2.0, True))
-    assert trial.accepted and float(trial.radius) == 2.0
-
-
-def test_exact_model_in_the_interior_keeps_the_radius():
-    trial = search(lambda x: x**2, lambda x: 2 * x, 0.5, model(-0.5, -0.5, 0.5))
-    assert trial.accepted and float(trial.radius) == 1.0
-
-
-def test_radius_never_exceeds_its_maximum():
-    subproblem = model(-1.0, -10.0, 2.0, True)
-    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, subproblem, max_radius=1.5)
-    assert float(trial.radius) == 1.5
-
-
-def test_values_that_are_not_finite_are_refused_and_the_step_is_cut_in_three():
-    # x - log x at 5: the Newton step -20 and two thirds of it leave the domain.
-    trial = search(
-        lambda x: x - np.log(x), lambda x: 1 - 1 / x, 5.0, model(-20.0, -16.0, 16.0), 50.0
-    )
-    assert trial.accepted and int(trial.tries) == 3
-    np.testing.assert_allclose(trial.step, [-20 / 9])
-    np.testing.assert_allclose(trial.slope, -16 / 9)
-    np.testing.assert_allclose(trial.curvature, 16 / 81)
-
-
-def test_climbing_step_is_refused_until_attempts_run_out():
-    trial = search(lambda x: -x, lambda x: -1.0, 0.0, model(-1.0, -1.0, 0.0), attempts=3)
-    assert not trial.accepted and int(trial.tries) == 3
-    assert float(trial.radius) <= 0.5**3
-
-
-def test_inactive_search_tries_nothing():
-    trial = search(lambda x: x**2, lambda x: 2 * x, 5.0, model(-1.0, -10.0, 2.0), active=~YES)
-    assert not trial.accepted and int(trial.tries) == 0 and float(trial.radius) == 1.0
-
-
-def test_step_hidden_by_rounding_is_judged_by_gradients():
-    # 1e6 + x^2 at 1e-6: the decrease 1e-12 is lost in the sum.
-    def f(x):
-        return 1e6 + x**2
-
-    trial = search(f, lambda x: 2 * x, 1e-6, model(-1e-6, -2e-12, 2e-12))
-    assert trial.accepted and int(trial.gradients) == 1
 
 
 def test_recheck_leaves_a_step_alone_that_passes_or_that_fails_by_far():

@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "backends", "adapters", "problems")
-HEAVY = ("torch", "jax", "cupy", "scipy", "sklearn", "matplotlib", "rich", "cyclopts", "optax")
+HEAVY = (
+    *("torch", "jax", "cupy", "scipy", "sklearn", "matplotlib", "rich", "cyclopts", "optax"),
+    "safetensors",
+)
 
 
 def config():

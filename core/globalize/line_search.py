@@ -1,4 +1,8 @@
-"""A line search for quasi-Newton methods."""
+"""Line searches: by gradients for quasi-Newton methods, by values for Newton methods.
+
+Near a minimum values are rounding noise, and both read the decrease off the slopes instead (Hager
+and Zhang 2005, the approximate Wolfe conditions).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import NamedTuple
 
 from ..arrays import Array, boolean_like, eps, guarded_divide, integer_like, like, namespace
 from ..flow import Flow
+from .reduction import recheck
 
 #: Sufficient decrease (Nocedal and Wright 2006, section 3.1).
 DECREASE = 1e-4
@@ -14,6 +19,9 @@ DECREASE = 1e-4
 NOISE = 1e4
 #: A step is lengthened at most tenfold and at least doubled at a time.
 GROWTH = (2.0, 10.0)
+#: A step whose decrease is more than this part of the first-order one is too short (Goldstein's
+#: conditions, Nocedal and Wright 2006, section 3.1), and is made so many times as long.
+SHORT, STRETCH = 0.9, 4.0
 
 
 class Wolfe(NamedTuple):
@@ -47,8 +55,9 @@ def wolfe(
     attempts: int,
     active: Array,
     flow: Flow,
+    strong: bool = False,
 ) -> Wolfe:
-    """Find a step that satisfies the weak Wolfe conditions, starting from 1.
+    """Find a step that satisfies the weak or strong Wolfe conditions, starting from 1.
 
     Parameters
     ----------
@@ -65,6 +74,8 @@ def wolfe(
     active : 0-d boolean array
         If False nothing is tried.
     flow : Flow
+    strong : bool
+        Whether a step is too long as well where the slope exceeds the same fraction upwards.
 
     Returns
     -------
@@ -75,9 +86,8 @@ def wolfe(
     Notes
     -----
     Nocedal and Wright 2006, section 3.1. The bracket [step, high] is narrowed as in Lewis and
-    Overton 2013, but by cubic and secant interpolation, safeguarded. Near a minimum, where values
-    are rounding noise, sufficient decrease is read off the slopes (Hager and Zhang 2005, the
-    approximate Wolfe conditions). A value or slope that is not finite is too long a step.
+    Overton 2013, but by cubic and secant interpolation, safeguarded. A value or slope that is not
+    finite is too long a step.
     """
     xp = namespace(f)
 
@@ -89,6 +99,8 @@ def wolfe(
             (value <= f + DECREASE * c.trial * slope)
             | (level & ((2 * DECREASE - 1) * slope >= slope_a))
         )
+        if strong:
+            decreases = decreases & (slope_a <= -curvature * slope)
         flat = decreases & (slope_a >= curvature * slope)
         shorter = _shorter(c, value, slope_a, finite)
         longer = _longer(c, slope_a)
@@ -118,6 +130,107 @@ def wolfe(
         done=boolean_like(f, False),
     )
     return flow.while_loop(keep_going, attempt, start)
+
+
+class Goldstein(NamedTuple):
+    """The best step known, and the one to try next."""
+
+    step: Array
+    """Its length; 0 while nothing decreases the function enough."""
+    value: Array
+    """Function there."""
+    trial: Array
+    """Length to try next."""
+    tries: Array
+    """Forward passes spent."""
+    gradients: Array
+    """Gradients spent on telling progress from rounding."""
+    done: Array
+
+
+def goldstein(
+    value_at: Callable[[Array], Array],
+    slopes_at: Callable[[Array], Array],
+    f: Array,
+    slope: Array,
+    *,
+    attempts: int,
+    active: Array,
+    flow: Flow,
+) -> Goldstein:
+    """Find a step that decreases the function enough and is not too short, starting from 1.
+
+    Parameters
+    ----------
+    value_at : callable
+        Maps a step a to f(x + a d).
+    slopes_at : callable
+        Maps a step a to a d'(grad f(x) + grad f(x + a d)); only called where rounding hides
+        the decrease.
+    f, slope : 0-d arrays
+        f(x) and d'grad f(x), negative.
+    attempts : int
+        Most steps tried; each costs one forward pass.
+    active : 0-d boolean array
+        If False nothing is tried.
+    flow : Flow
+
+    Returns
+    -------
+    Goldstein
+        ``step`` is 0 if nothing decreased the function.
+
+    Notes
+    -----
+    The Goldstein conditions need no gradients, and a Newton step satisfies them where the quadratic
+    can be trusted (Nocedal and Wright 2006, section 3.1). A step that is too short is stretched for
+    as long as that helps, which is what negative curvature asks for; one that is too long is cut
+    where the parabola through f, its slope and the value is least. A bracket is not narrowed: an
+    iteration of Newton's method is the better use of what that costs. The decrease by slopes,
+    -a d'(g + g_new)/2 (:func:`~osculant.core.globalize.reduction.recheck`), makes the first
+    condition the approximate Wolfe condition of Hager and Zhang 2005, equation (4.1).
+    """
+    xp = namespace(f)
+
+    def attempt(c: Goldstein) -> Goldstein:
+        value = value_at(c.trial)
+        finite = xp.isfinite(value)
+        linear = -c.trial * slope
+        decrease = xp.where(finite, f - value, -linear)  # one that is refused
+        refused = decrease < DECREASE * linear
+        decrease, doubtful = recheck(
+            decrease, linear, f, slopes_at, c.trial, refused & finite, flow
+        )
+        enough = finite & (decrease >= DECREASE * linear)
+        better = enough & ((c.step == 0) | (value < c.value))
+        stretch = better & ~doubtful & (decrease > SHORT * linear) & (c.trial >= 1)
+        return Goldstein(
+            step=xp.where(better, c.trial, c.step),
+            value=xp.where(better, value, c.value),
+            trial=c.trial * xp.where(stretch, like(f, STRETCH), _cut(linear, decrease, finite)),
+            tries=c.tries + 1,
+            gradients=c.gradients + xp.astype(doubtful, c.gradients.dtype),
+            done=(better & ~stretch) | (c.step > 0) & ~better,
+        )
+
+    def keep_going(c: Goldstein) -> Array:
+        return active & ~c.done & (c.tries < attempts)
+
+    start = Goldstein(
+        step=like(f, 0.0),
+        value=f,
+        trial=like(f, 1.0),
+        tries=integer_like(f, 0),
+        gradients=integer_like(f, 0),
+        done=boolean_like(f, False),
+    )
+    return flow.while_loop(keep_going, attempt, start)
+
+
+def _cut(linear: Array, decrease: Array, finite: Array) -> Array:
+    """Return where the parabola is least, inside [0.1, 0.5]; a tenth where there is no value."""
+    fraction = guarded_divide(linear / 2, linear - decrease, otherwise=0.5)
+    return namespace(finite).where(finite, _clip(fraction, 0.1, 0.5), like(linear, 0.1))
 
 
 def _shorter(c: Wolfe, value: Array, slope: Array, finite: Array) -> Array:

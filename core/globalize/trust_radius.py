@@ -1,36 +1,33 @@
-"""The trust radius: tried, judged against rounding, and resized."""
+"""The trust radius and the cubic weight: chosen first, resized after a trial; the stretch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, boolean_like, guarded_divide, integer_like, like, namespace, norm
+from ..arrays import Array, eps, integer_like, like, namespace
 from ..flow import Flow
-from ..krylov.steihaug import Subproblem
-from .reduction import recheck
+from .reduction import NOISE
+from .trial import Trial
 
-#: Accept a step whose actual decrease is at least this part of the predicted one
-#: (SolverTools.jl, ``acceptance_threshold``).
-ACCEPT = 1e-4
 #: Below this ratio an accepted step still halves the radius; above the other it may grow
 #: (Nocedal and Wright 2006, Algorithm 4.1).
 POOR, GOOD = 0.25, 0.75
+#: Above this ratio the function falls faster than the model says, and a longer step is tried.
+BETTER = 1.1
+#: Most doublings of a step.
+DOUBLINGS = 4
 
 
-class Trial(NamedTuple):
-    """A step on trial, and after :func:`search_radius` the verdict on it."""
+class Stretch(NamedTuple):
+    """How much longer than on trial a step is to be."""
 
-    step: Array
-    slope: Array
-    curvature: Array
-    radius: Array
+    factor: Array
     value: Array
-    accepted: Array
+    """Function at the end of it."""
     tries: Array
     """Forward passes spent."""
-    gradients: Array
-    """Gradients spent on telling progress from rounding."""
+    done: Array
 
 
 def initial_radius(radius: Array, g_norm: Array) -> Array:
@@ -40,116 +37,56 @@ def initial_radius(radius: Array, g_norm: Array) -> Array:
     return xp.where(radius > 0, radius, automatic)
 
 
-def search_radius(
-    value_at: Callable[[Array], Array],
-    slopes_at: Callable[[Array], Array],
-    f: Array,
-    model: Subproblem,
-    radius: Array,
-    *,
-    max_radius: float,
-    attempts: int,
-    active: Array,
-    flow: Flow,
-) -> Trial:
-    """Try the model's step, and shorter ones along it, until the function agrees with the model.
+def resized(trial: Trial, *, max_radius: float) -> Array:
+    """Return the radius for the next step, after ``trial``.
+
+    Doubled after a good step to the boundary, half the step's length after a poor one; after a
+    refusal, what the trial ended with.
+    """
+    xp = namespace(trial.size)
+    at_boundary = trial.length >= 0.99 * trial.size
+    grown = xp.minimum(xp.maximum(trial.size, 2 * trial.length), like(trial.size, max_radius))
+    new = xp.where((trial.ratio > GOOD) & at_boundary, grown, trial.size)
+    new = xp.where(trial.ratio < POOR, trial.length / 2, new)
+    return xp.where(trial.accepted, new, trial.size)
+
+
+def stretch(
+    value_at: Callable[[Array], Array], trial: Trial, f: Array, *, active: Array, flow: Flow
+) -> Stretch:
+    """Double an accepted step for as long as that decreases the function.
 
     Parameters
     ----------
     value_at : callable
         Maps a step s to f(x + s).
-    slopes_at : callable
-        Maps a step s to s'(grad f(x) + grad f(x + s)).
+    trial : Trial
+        The step; only one whose ratio exceeds 1.1 is stretched.
     f : 0-d array
         f(x).
-    model : Subproblem
-        Step and its model along the ray: m(t s) = t slope + t^2 curvature / 2.
-    radius : 0-d array
-        Trust radius that the step obeyed.
-    max_radius : float
-        It never grows beyond this.
-    attempts : int
-        Most steps tried; each costs one forward pass.
     active : 0-d boolean array
-        If False nothing is tried and nothing is accepted.
+        If False nothing is tried.
     flow : Flow
-
-    Returns
-    -------
-    Trial
-        With the radius for the next iteration.
 
     Notes
     -----
-    A rejected step is shortened along itself before a new subproblem is solved (Nocedal and
-    Yuan 1998), which costs forward passes only. A step refused for what may be rounding is
-    judged again by its gradients (:func:`~osculant.core.globalize.reduction.recheck`). A value
-    that is not finite is a refusal.
+    Newton's step is short by a fixed factor where the minimum is degenerate (s = -x/3 on x^4), and
+    the ratio shows it: there 1.2. Each doubling costs a forward pass. A decrease that may be
+    rounding is left alone.
     """
     xp = namespace(f)
+    noise = NOISE * eps(f) * xp.maximum(xp.abs(f), like(f, 1.0))
+    worth = active & trial.accepted & (trial.ratio > BETTER) & (f - trial.value > noise)
 
-    def attempt(trial: Trial) -> Trial:
-        value = value_at(trial.step)
-        predicted = -(trial.slope + trial.curvature / 2)
-        finite = xp.isfinite(value)
-        # Where there is no value, a decrease that any ratio refuses.
-        decrease = xp.where(finite, f - value, -xp.abs(predicted))
-        refused = guarded_divide(decrease, predicted) < ACCEPT
-        decrease, doubtful = recheck(
-            decrease, predicted, f, slopes_at, trial.step, refused & finite, flow
-        )
-        ratio = guarded_divide(decrease, predicted)
-        accepted = finite & (ratio >= ACCEPT) & (predicted > 0)
-        length = norm(trial.step)
-        shrink = _shrink_factor(trial.slope, decrease, finite)
-        factor = xp.where(accepted, like(f, 1.0), shrink)
-        return Trial(
-            step=factor * trial.step,
-            slope=factor * trial.slope,
-            curvature=factor * factor * trial.curvature,
-            radius=xp.where(
-                accepted,
-                _resized(trial.radius, length, ratio, model.on_boundary, max_radius),
-                shrink * length,
-            ),
-            value=xp.where(accepted, value, trial.value),
-            accepted=accepted,
-            tries=trial.tries + 1,
-            gradients=trial.gradients + xp.astype(doubtful, trial.gradients.dtype),
+    def double(s: Stretch) -> Stretch:
+        value = value_at(2 * s.factor * trial.step)
+        lower = value < s.value  # False if it is not a number
+        return Stretch(
+            factor=xp.where(lower, 2 * s.factor, s.factor),
+            value=xp.where(lower, value, s.value),
+            tries=s.tries + 1,
+            done=~lower | (s.tries + 1 >= DOUBLINGS),
         )
 
-    def keep_going(trial: Trial) -> Array:
-        return active & ~trial.accepted & (trial.tries < attempts) & (trial.radius > 0)
-
-    trial = Trial(
-        step=model.step,
-        slope=model.slope,
-        curvature=model.curvature,
-        radius=radius,
-        value=f,
-        accepted=boolean_like(f, False),
-        tries=integer_like(f, 0),
-        gradients=integer_like(f, 0),
-    )
-    return flow.while_loop(keep_going, attempt, trial)
-
-
-def _shrink_factor(slope: Array, decrease: Array, finite: Array) -> Array:
-    """Return where the parabola through f, its slope and f_new is least, kept in [0.1, 0.5].
-
-    Where f_new is not finite there is no parabola: a third (SolverTools.jl).
-    """
-    xp = namespace(slope)
-    bend = -2 * (decrease + slope)
-    factor = guarded_divide(-slope, bend, otherwise=0.5)
-    factor = xp.minimum(xp.maximum(factor, like(slope, 0.1)), like(slope, 0.5))
-    return xp.where(finite & (bend > 0), factor, like(slope, 1 / 3))
-
-
-def _resized(
-    radius: Array, length: Array, ratio: Array, on_boundary: Array, max_radius: float
-) -> Array:
-    xp = namespace(radius)
-    grown = xp.minimum(xp.maximum(radius, 2 * length), like(radius, max_radius))
-    radius = xp.where((ratio > GOOD) & on_boundary, grown, radius)
-    return xp.where(ratio < POOR, length / 2, radius)
+    start = Stretch(like(f, 1.0), trial.value, integer_like(f, 0), ~worth)
+    return flow.while_loop(lambda s: ~s.done, double, start)

@@ -31,12 +31,12 @@ class Search(NamedTuple):
     done: Array
 
 
-def start(r: Array) -> Search:
-    """Return the search at d = 0 with residual ``r`` (minus the gradient)."""
+def start(r: Array, d: Array | None = None, Hd: Array | None = None) -> Search:
+    """Return the search with residual ``r``, at ``d`` and ``Hd`` or at 0 (where r is -g)."""
     zeros = namespace(r).zeros_like(r)
     return Search(
-        d=zeros,
-        Hd=zeros,
+        d=zeros if d is None else d,
+        Hd=zeros if Hd is None else Hd,
         r=r,
         p=r,
         rr=dot(r, r),

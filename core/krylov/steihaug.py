@@ -26,9 +26,10 @@ class Subproblem(NamedTuple):
 
 class _CG(NamedTuple):
     s: Array
+    As: Array
     r: Array  # g + B s
     p: Array
-    rr: Array
+    rr: Array  # r'A^-1 r
     k: Array
     on_boundary: Array
     done: Array
@@ -42,8 +43,10 @@ def steihaug(
     rtol: Array,
     maxiter: Any,
     flow: Flow,
+    metric: Callable[[Array], Array] = lambda v: v,
+    solve: Callable[[Array], Array] = lambda v: v,
 ) -> Subproblem:
-    """Minimise m(s) = g's + s'Bs/2 over |s| <= radius by Steihaug-Toint truncated CG.
+    """Minimise m(s) = g's + s'Bs/2 over |s|_A <= radius by Steihaug-Toint truncated CG.
 
     Parameters
     ----------
@@ -54,10 +57,12 @@ def steihaug(
     radius : 0-d array
         Trust radius, positive.
     rtol : 0-d array
-        Stop once |g + B s| <= rtol |g|.
+        Stop once |g + B s| <= rtol |g|, both in the norm of A^-1.
     maxiter : int or 0-d integer array
         Most products; 0 returns s = 0.
     flow : Flow
+    metric, solve : callable
+        v -> A v and v -> A^-1 v, which preconditions; by default A = I.
 
     Returns
     -------
@@ -86,25 +91,30 @@ def steihaug(
         pBp = xp.where(finite, pBp, like(g, 0.0))
         alpha = guarded_divide(c.rr, pBp)
         beyond = c.s + alpha * c.p
-        leaves = (pBp <= 0) | (dot(beyond, beyond) >= reach * reach)
-        alpha = xp.where(leaves, _to_boundary(c.s, c.p, reach), alpha)
+        Ap = metric(c.p)
+        leaves = (pBp <= 0) | (dot(beyond, c.As + alpha * Ap) >= reach * reach)
+        alpha = xp.where(leaves, _to_boundary(c.s, c.p, c.As, Ap, reach), alpha)
         s, r = c.s + alpha * c.p, c.r + alpha * Bp
-        rr = dot(r, r)
+        z = solve(r)
+        rr = dot(r, z)
         return _CG(
             s=s,
+            As=c.As + alpha * Ap,
             r=r,
-            p=guarded_divide(rr, c.rr) * c.p - r,
+            p=guarded_divide(rr, c.rr) * c.p - z,
             rr=rr,
             k=c.k + 1,
             on_boundary=leaves,
-            done=leaves | (rr <= rtol * rtol),
+            done=leaves | (rr <= rtol * rtol * start.rr),
         )
 
+    z = solve(unit)
     start = _CG(
         s=xp.zeros_like(g),
+        As=xp.zeros_like(g),
         r=unit,
-        p=-unit,
-        rr=dot(unit, unit),
+        p=-z,
+        rr=dot(unit, z),
         k=integer_like(g, 0),
         on_boundary=boolean_like(g, False),
         done=~(g_norm > 0),
@@ -120,11 +130,10 @@ def steihaug(
     )
 
 
-def _to_boundary(s: Array, p: Array, radius: Array) -> Array:
-    """Return the tau >= 0 at which |s + tau p| = radius, for s inside; free of cancellation."""
+def _to_boundary(s: Array, p: Array, As: Array, Ap: Array, radius: Array) -> Array:
+    """Return the tau >= 0 at which |s + tau p|_A = radius, for s inside; free of cancellation."""
     xp = namespace(s)
-    zero = like(s, 0.0)
-    a, b = dot(p, p), dot(s, p)
-    c = xp.maximum(radius * radius - dot(s, s), zero)
+    a, b = dot(p, Ap), dot(s, Ap)
+    c = xp.maximum(radius * radius - dot(s, As), like(s, 0.0))
     root = xp.sqrt(b * b + a * c)
     return xp.where(b > 0, guarded_divide(c, b + root), guarded_divide(root - b, a))

@@ -4,29 +4,72 @@ from collections.abc import Callable
 
 from .auto import Auto
 from .base import Solver, State
-from .first_order import SGD, Adam
+from .bfgs import BFGS
+from .cubic_regularization import CubicRegularization
+from .curveball import CurveBall
+from .first_order import SGD, Adagrad, Adam, FirstOrder, RMSProp
+from .gauss_newton import GaussNewton
+from .hessian_free import HessianFree
 from .lbfgs import LBFGS
+from .levenberg_marquardt import LevenbergMarquardt
+from .newton import Newton
+from .newton_cg import NewtonCG
 from .newton_krylov import NewtonKrylov
+from .newton_summary import NewtonSummary
+from .nonlinear_cg import NonlinearCG
+from .second_order_adam import AdaptiveDescent, SecondOrderAdam
+from .steepest_descent import SteepestDescent
 from .trust_region import TrustRegion
 
 #: Names that ``osculant.minimize(method=...)`` takes.
 METHODS: dict[str, Callable[[], Solver]] = {
     "auto": Auto,
     "lbfgs": LBFGS,
+    "bfgs": BFGS,
+    "newton-cg": NewtonCG,
+    "newton": Newton,
+    "nonlinear-cg": NonlinearCG,
+    "steepest-descent": SteepestDescent,
     "trust-region": TrustRegion,
+    "cubic-regularization": CubicRegularization,
     "newton-krylov": NewtonKrylov,
+    "curveball": CurveBall,
+    "hessian-free": HessianFree,
+    "lm": LevenbergMarquardt,
+    "gauss-newton": GaussNewton,
+    "newton-summary": NewtonSummary,
+    "second-order-adam": SecondOrderAdam,
+    "adaptive-descent": AdaptiveDescent,
     "sgd": SGD,
     "adam": Adam,
+    "adagrad": Adagrad,
+    "rmsprop": RMSProp,
 }
 
 __all__ = [
+    "BFGS",
     "LBFGS",
     "METHODS",
     "SGD",
+    "Adagrad",
     "Adam",
+    "AdaptiveDescent",
     "Auto",
+    "CubicRegularization",
+    "CurveBall",
+    "FirstOrder",
+    "GaussNewton",
+    "HessianFree",
+    "LevenbergMarquardt",
+    "Newton",
+    "NewtonCG",
     "NewtonKrylov",
+    "NewtonSummary",
+    "NonlinearCG",
+    "RMSProp",
+    "SecondOrderAdam",
     "Solver",
     "State",
+    "SteepestDescent",
     "TrustRegion",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..arrays import Array, integer_like, max_abs, namespace
 from ..oracle import Oracle, Product
@@ -50,7 +50,14 @@ class Solver(ABC):
     """
 
     gtol: float = 0.0
-    """Largest absolute gradient entry at which to stop; 0, for batches, never stops a fit."""
+    """Largest absolute gradient entry at which to stop; 0, for batches, never stops a fit.
+
+    The host loops put an array here while a step is compiled, so that other tolerances compile
+    nothing: a step passes it to :func:`verdict`, and never branches on it in Python.
+    """
+
+    samples: ClassVar[frozenset[str]] = frozenset()
+    """Fields of :class:`~osculant.core.samples.Samples` that a step can see apart."""
 
     @abstractmethod
     def init(self, oracle: Oracle, x: Array, *data: Any) -> Any:
@@ -71,9 +78,13 @@ class Solver(ABC):
     def refresh(self, oracle: Oracle, state: Any, batches: Any) -> Any:
         """Return the state with what the solver wants to know of a whole epoch's ``batches``.
 
-        :func:`osculant.fit` calls it at the start of each epoch.
+        :func:`osculant.fit` calls it where it is :meth:`refresh_due`.
         """
         return state
+
+    def refresh_due(self, index: int) -> bool:
+        """Whether :meth:`refresh` is to be called before the batch ``index`` of an epoch."""
+        return index == 0
 
     def report(self, state: Any) -> dict[str, Array]:
         """Return the 0-d quantities worth a column in the history (radius, step length, ...)."""

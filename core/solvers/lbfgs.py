@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
-from ..globalize.line_search import wolfe
+from ..arrays import Array, guarded_divide, integer_like, like, namespace, norm
 from ..oracle import Oracle
+from ..pairs import Pairs
 from ..result import Counts, Status
-from .base import Solver, verdict
+from .quasi_newton import QuasiNewton, descending
 
 
 class LBFGSState(NamedTuple):
@@ -29,7 +29,7 @@ class LBFGSState(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Solver):
+class LBFGS(QuasiNewton):
     """Limited-memory BFGS with a weak Wolfe line search.
 
     d = -H g with H the BFGS update of gamma I by the last pairs s, y, where gamma = s'y / y'y of
@@ -39,12 +39,15 @@ class LBFGS(Solver):
     ----------
     memory : int
         Pairs kept; 10 as in L-BFGS-B.
-    curvature : float
-        The line search ends once the slope has risen to this fraction of the first; 0.9 as in
-        Nocedal and Wright 2006, section 3.1.
     cautious : float
         A pair is kept only if s'y > cautious |s| |y|: a relative test, so that the scale of the
         problem does not matter.
+    damping : bool
+        Whether a pair of too little curvature is moved towards what is known already (Powell;
+        Nocedal and Wright 2006, Procedure 18.2), rather than left out.
+    curvature : float
+        The line search ends once the slope has risen to this fraction of the first; 0.9 as in
+        Nocedal and Wright 2006, section 3.1.
     attempts : int
         Most steps tried in one line search.
     fixed : bool
@@ -61,118 +64,48 @@ class LBFGS(Solver):
     """
 
     memory: int = 10
-    curvature: float = 0.9
-    cautious: float = 1e-10
-    attempts: int = 30
-    fixed: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.memory < 1:
             raise ValueError(f"memory is {self.memory}; at least one pair is needed")
-        if not 1e-4 < self.curvature < 1:
-            raise ValueError(f"curvature is {self.curvature}; it must lie between 1e-4 and 1")
-        if self.attempts < 1:
-            raise ValueError(f"attempts is {self.attempts}; at least one trial step is needed")
-
-    def deterministic(self) -> LBFGS:
-        """Return this solver for one fixed function."""
-        return replace(self, fixed=True)
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> LBFGSState:
         """Return the state to start from ``x``, of shape (n,)."""
-        xp = namespace(x)
-        pairs = xp.stack([xp.zeros_like(x)] * self.memory)
+        pairs = Pairs.none(x, self.memory)
         return LBFGSState(
             x=x,
             value=like(x, 0.0),
-            grad=xp.zeros_like(x),
+            grad=namespace(x).zeros_like(x),
             status=integer_like(x, Status.RUNNING),
             counts=Counts.zero(x),
-            S=pairs,
-            Y=pairs,
+            S=pairs.S,
+            Y=pairs.Y,
             step_length=like(x, 0.0),
         )
 
     def step(self, oracle: Oracle, state: LBFGSState, *data: Any) -> LBFGSState:
         """Return the state after one line search."""
-        flow, (f, g, spent) = oracle.flow, self._start(oracle, state, *data)
-        xp = namespace(g)
-        status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING.value
-
-        d = _direction(g, state.S, state.Y)
-        descends = dot(g, d) < 0  # False when it is not a number
-        d = xp.where(descends, d, -g * guarded_divide(like(g, 1.0), norm(g)))
-        slope = dot(g, d)
-
-        def at(a: Array) -> tuple[Array, Array, Array]:
-            pt = oracle.at(state.x + a * d, *data)
-            return pt.value, dot(pt.grad, d), pt.grad
-
-        search = wolfe(
-            at,
-            f,
-            slope,
-            g,
-            curvature=self.curvature,
-            attempts=self.attempts,
-            active=active & (slope < 0),
-            flow=flow,
-        )
-        moved = search.step > 0
-        s, y = search.step * d, search.grad - g
-        keeps = moved & (dot(s, y) > self.cautious * norm(s) * norm(y))
-        S = xp.where(keeps, xp.concat([state.S[1:, :], s[None, :]]), state.S)
-        Y = xp.where(keeps, xp.concat([state.Y[1:, :], y[None, :]]), state.Y)
-        forget = active & ~moved
+        start = self._start(oracle, state, *data)
+        xp, g = namespace(start.g), start.g
+        d = descending(_direction(g, state.S, state.Y), g)
+        move = self._search(oracle, state.x, start, d, *data)
+        S, Y = Pairs(state.S, state.Y).push(*self._pair(start, move))
+        forget = start.active & ~move.moved
         stalled = forget & ~xp.any(state.S != 0)
+        value, grad = self._known(start, move)
         return LBFGSState(
-            x=xp.where(moved, state.x + s, state.x),
-            value=search.value if self.fixed else f,
-            grad=search.grad if self.fixed else g,
-            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
-            counts=state.counts.add(gradients=spent + search.tries),
+            x=move.x,
+            value=value,
+            grad=grad,
+            status=xp.where(stalled, integer_like(g, Status.STALLED), start.status),
+            counts=state.counts.add(gradients=start.gradients + move.gradients),
             S=xp.where(forget, xp.zeros_like(S), S),
             Y=xp.where(forget, xp.zeros_like(Y), Y),
-            step_length=search.step,
+            step_length=move.step_length,
         )
-
-    def _start(self, oracle: Oracle, state: LBFGSState, *data: Any) -> tuple[Array, Array, Array]:
-        """Return value and gradient at the start, and the gradients that they cost."""
-
-        def evaluate(x: Array) -> tuple[Array, Array, Array]:
-            pt = oracle.at(x, *data)
-            return pt.value, pt.grad, integer_like(x, 1)
-
-        def recall(x: Array) -> tuple[Array, Array, Array]:
-            return state.value, state.grad, integer_like(x, 0)
-
-        if not self.fixed:
-            return evaluate(state.x)
-        return oracle.flow.cond(state.counts.gradients > 0, recall, evaluate, state.x)
-
-    def report(self, state: LBFGSState) -> dict[str, Array]:
-        """Return the last step length."""
-        return {"step_length": state.step_length}
 
 
 def _direction(g: Array, S: Array, Y: Array) -> Array:
-    """Return -H g by the two-loop recursion; pairs of zeros contribute nothing.
-
-    Without any pair, -g/|g|.
-    """
-    xp = namespace(g)
-    memory = S.shape[0]
-    curvatures = xp.sum(S * Y, axis=1)
-    q, alphas = g, []
-    for i in reversed(range(memory)):
-        alpha = guarded_divide(dot(S[i, :], q), curvatures[i])
-        q = q - alpha * Y[i, :]
-        alphas.append(alpha)
-    last = memory - 1
-    gamma = guarded_divide(curvatures[last], dot(Y[last, :], Y[last, :]))
-    q = xp.where(gamma > 0, gamma, guarded_divide(like(g, 1.0), norm(g))) * q
-    for i, alpha in zip(range(memory), reversed(alphas), strict=True):
-        beta = guarded_divide(dot(Y[i, :], q), curvatures[i])
-        q = q + (alpha - beta) * S[i, :]
-    return -q
+    """Return -H g, and -g/|g| without any pair."""
+    return -Pairs(S, Y).inverse(guarded_divide(like(g, 1.0), norm(g)))(g)

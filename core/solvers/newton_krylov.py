@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from ..arrays import Array, dot, eps, guarded_divide, integer_like, like, namespace, norm
-from ..globalize.taylor_ratio import taylor_step
-from ..krylov.early_cg import early_cg, start
+from ..globalize.taylor_ratio import StepLength, taylor_step
+from ..krylov.early_cg import Search, early_cg, start
 from ..oracle import Oracle, Point, Product
 from ..result import Counts, Status
+from ..samples import Samples, split
 from .base import Solver, verdict
 
 
@@ -23,20 +24,31 @@ class NewtonKrylovState(NamedTuple):
     counts: Counts
     global_grad: Array
     """gbar, of shape (n,); zero before there is one, which screens nothing."""
+    d: Array
+    """Where the last search ended, of shape (n,), before the screening."""
     carried: Array
     """Residual of a search carried to the next batch, of shape (n,); zero if there is none."""
     step_length: Array
     """s of the last step; 0 if no step was taken."""
     screened: Array
     """Batches skipped so far because their gradient opposed the global one."""
+    refreshed: Array
+    """Gradients counted when gbar was last made of a whole epoch."""
+
+
+class _Found(NamedTuple):
+    """A Krylov search on one batch."""
+
+    search: Search
+    carries_on: Array  # with the next batch's Hessian; no step now
+    products: Array
 
 
 class _Direction(NamedTuple):
     d: Array
     slope: Array  # g'd
     curvature: Array  # d'Hd
-    carried: Array
-    hvps: Array
+    products: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class NewtonKrylov(Solver):
     Parameters
     ----------
     max_inner : int
-        Most Hessian products per step; the paper: "seldom iterates more than 20".
+        Most iterations of CG per step; the paper: "seldom iterates more than 20".
     forcing : float
         CG stops at |r| <= forcing |g| (calibrated as ``interval`` is).
     interval : tuple of float
@@ -60,24 +72,51 @@ class NewtonKrylov(Solver):
         Most step lengths tried per step; each costs one forward pass.
     global_gradient : {"mean", "full", "batch"}
         gbar: a decayed mean of the batches' gradients; or the full gradient, which
-        :func:`osculant.fit` refreshes at the start of each epoch through :meth:`refresh`; or
-        the batch's own gradient, which screens nothing, as fits a deterministic function.
+        :func:`osculant.fit` refreshes through :meth:`refresh`; or the batch's own gradient,
+        which screens nothing, as fits a deterministic function.
     decay : float
         Decay rate of the mean.
+    refresh_period : int, optional
+        The full gradient is refreshed at the start of each epoch, and with this option also
+        after each ``refresh_period`` batches within it.
     negative_curvature : {"gradient", "carry"}
-        What to do where the first direction has negative curvature: step along -g, scaled by
-        that curvature's size; or carry the search on with the next batch's Hessian (the
-        paper's words), once, and then step along -g.
+        What to do where the first direction has negative curvature, so that the search has
+        gathered nothing: step along -g, scaled by that curvature's size; or carry the search on
+        with the next batch's Hessian (the paper's words), once, and then step along -g.
+    warm_start : float
+        Start each search from this times where the last one ended, "splitting the full set of
+        global CG iterations over multiple local Hessian samples", at the price of a product;
+        unless the quadratic is not lower there than at 0. 0 starts at 0.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
     Notes
     -----
-    One step costs a gradient, the products of the search, and a forward pass per step length
-    tried; a screened batch costs its gradient. Deviations are listed where they are made, in
-    :func:`~osculant.core.krylov.early_cg.early_cg` and
-    :func:`~osculant.core.globalize.taylor_ratio.taylor_step`; a direction from which the
-    component along gbar was removed costs one more product, for its d'Hd.
+    One step costs a gradient, a product for each CG iteration and one for a start that is not
+    0, and a forward pass per step length tried; a screened batch costs its gradient. The
+    products are the oracle's: ``osculant.oracle(..., products="complex-step")`` makes them by
+    the paper's complex step.
+
+    The mechanisms of the text, and where they are: complex-step products (the oracle); pre-batch
+    screening by g'gbar < 0 (:meth:`step`); early termination at negative curvature and the
+    temporary momentum in flat directions, tied to the search's own speed
+    (:func:`~osculant.core.krylov.early_cg.early_cg`); switching to another Hessian sample at the
+    next reliable batch (``negative_curvature="carry"``, ``warm_start``); post-batch screening,
+    by projection (:meth:`step`); step sizes from the Taylor ratio of eq. 13
+    (:func:`~osculant.core.globalize.taylor_ratio.taylor_step`).
+
+    Deviations and what the text leaves open: (1) what the step length does where no ratio fits
+    is listed in ``taylor_step``; (2) gbar may be a decayed mean, for where a full pass is not
+    affordable; (3) a search that has gathered a direction when it meets negative curvature goes
+    that way at once, and is not carried on before there is a step: that was measured to waste
+    batches; (4) what is carried is scaled, and starts a new sequence of conjugate directions,
+    as conjugacy belongs to one Hessian; (5) a direction from which the component along gbar was
+    removed costs one more product, for its d'Hd.
     """
 
     max_inner: int = 20
@@ -86,7 +125,11 @@ class NewtonKrylov(Solver):
     attempts: int = 8
     global_gradient: Literal["mean", "full", "batch"] = "mean"
     decay: float = 0.9
+    refresh_period: int | None = None
     negative_curvature: Literal["gradient", "carry"] = "gradient"
+    warm_start: float = 0.0
+
+    samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
 
     def __post_init__(self) -> None:
         low, high = self.interval
@@ -100,6 +143,22 @@ class NewtonKrylov(Solver):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {allowed}")
+        for name, holds, range_ in (
+            ("max_inner", self.max_inner >= 1, "at least 1"),
+            ("attempts", self.attempts >= 1, "at least 1"),
+            ("forcing", 0 < self.forcing < 1, "in (0, 1)"),
+            ("decay", 0 <= self.decay < 1, "in [0, 1)"),
+            ("warm_start", 0 <= self.warm_start <= 1, "in [0, 1]"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {range_}")
+        if self.refresh_period is not None and (
+            self.refresh_period < 1 or self.global_gradient != "full"
+        ):
+            raise ValueError(
+                f"refresh_period is {self.refresh_period}; it must be at least 1, and needs "
+                "global_gradient='full'"
+            )
 
     def needs(self) -> frozenset[Product]:
         """Products that the oracle must offer."""
@@ -107,7 +166,7 @@ class NewtonKrylov(Solver):
 
     def deterministic(self) -> NewtonKrylov:
         """Return this solver for one fixed function, whose batch gradient is the global one."""
-        return replace(self, global_gradient="batch")
+        return replace(self, global_gradient="batch", refresh_period=None)
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> NewtonKrylovState:
         """Return the state to start from ``x``, of shape (n,)."""
@@ -119,25 +178,42 @@ class NewtonKrylov(Solver):
             status=integer_like(x, Status.RUNNING),
             counts=Counts.zero(x),
             global_grad=zeros,
+            d=zeros,
             carried=zeros,
             step_length=like(x, 0.0),
             screened=none,
+            refreshed=none,
         )
 
+    def refresh_due(self, index: int) -> bool:
+        """Whether gbar is to be refreshed before the batch ``index`` of an epoch."""
+        period = self.refresh_period
+        return index == 0 or (period is not None and index % period == 0)
+
     def refresh(self, oracle: Oracle, state: NewtonKrylovState, batches: Any) -> NewtonKrylovState:
-        """Return the state with gbar the mean gradient over ``batches``, of equal size each."""
-        if self.global_gradient != "full":
+        """Return the state with gbar the mean gradient over ``batches``, of equal size each.
+
+        Nothing is evaluated if there has been no step since the last time.
+        """
+        gradients = int(state.counts.gradients)
+        if self.global_gradient != "full" or 0 < gradients == int(state.refreshed):
             return state
         total, number = namespace(state.x).zeros_like(state.x), 0
         for batch in batches:
             total, number = total + oracle.at(state.x, *batch).grad, number + 1
         if number == 0:
             return state
-        return state._replace(global_grad=total / number, counts=state.counts.add(gradients=number))
+        return state._replace(
+            global_grad=total / number,
+            counts=state.counts.add(gradients=number),
+            refreshed=state.counts.gradients + number,
+        )
 
     def step(self, oracle: Oracle, state: NewtonKrylovState, *data: Any) -> NewtonKrylovState:
         """Return the state after one batch."""
-        pt = oracle.at(state.x, *data)
+        s = split(data)
+        pt = oracle.at(state.x, *s.gradient)
+        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
@@ -148,82 +224,110 @@ class NewtonKrylov(Solver):
         if self.global_gradient == "mean":
             mixed = self.decay * gbar + (1 - self.decay) * g
             gbar = xp.where(running, mixed, gbar)
-        direction = self._direction(oracle, pt, g, gbar, state.carried, active)
-        length = taylor_step(
-            lambda s: oracle.value(state.x + s * direction.d, *data),
-            lambda s: s * dot(direction.d, g + oracle.at(state.x + s * direction.d, *data).grad),
-            f,
-            direction.slope,
-            direction.curvature,
-            interval=self.interval,
-            attempts=self.attempts,
-            active=active & (direction.slope < 0),
-            flow=oracle.flow,
-        )
+
+        found = self._search(oracle, curved, g, state, active)
+        steps = active & ~found.carries_on
+        direction = _screen(oracle, curved, g, gbar, found.search, steps)
+        length = self._length(oracle, state, pt, s, direction, steps)
+        stuck = steps & (length.best == 0)
         return NewtonKrylovState(
             x=xp.where(length.best > 0, state.x + length.best * direction.d, state.x),
             value=f,
             grad=g,
-            status=self._stalled(status, active, state, direction, length.best),
+            status=xp.where(stuck, integer_like(status, Status.STALLED), status),
             counts=state.counts.add(
-                gradients=1 + length.gradients, hvps=direction.hvps, values=length.tries
+                gradients=(1 if curved is pt else 2) + length.gradients,
+                hvps=found.products + direction.products,
+                values=length.tries,
             ),
             global_grad=gbar,
-            carried=xp.where(active, direction.carried, state.carried),
+            d=xp.where(active, found.search.d, state.d),
+            carried=xp.where(
+                active,
+                xp.where(found.carries_on, found.search.r, xp.zeros_like(g)),
+                state.carried,
+            ),
             step_length=length.best,
             screened=state.screened + xp.astype(opposed, state.screened.dtype),
+            refreshed=state.refreshed,
         )
 
-    def _direction(
-        self, oracle: Oracle, pt: Point, g: Array, gbar: Array, carried: Array, active: Array
-    ) -> _Direction:
-        """Run the Krylov search and screen what it found."""
-        xp = namespace(g)
-        has_carried = xp.any(carried != 0)
+    def _search(
+        self, oracle: Oracle, pt: Point, g: Array, state: NewtonKrylovState, active: Array
+    ) -> _Found:
+        """Run CG on H d = -g, from where it is to start."""
+        xp, flow = namespace(g), oracle.flow
+        carrying = xp.any(state.carried != 0)  # then d is 0
+        d = self.warm_start * state.d
+        starts_away = active & xp.any(d != 0)
+        Hd = flow.cond(starts_away, pt.hvp, xp.zeros_like, d)
+        kept = dot(g, d) + dot(d, Hd) / 2 < 0
+        d, Hd = (xp.where(kept, v, xp.zeros_like(v)) for v in (d, Hd))
         search = early_cg(
             pt.hvp,
-            start(xp.where(has_carried, carried, -g)),
+            start(xp.where(carrying, state.carried, -g - Hd), d, Hd),
             tolerance=self.forcing * norm(g),
             maxiter=xp.where(active, integer_like(g, self.max_inner), integer_like(g, 0)),
             flatness=eps(g) ** 0.5,
+            flow=flow,
+        )
+        barred = search.negative & ~xp.any(search.d != 0)
+        return _Found(
+            search=search,
+            carries_on=barred & ~carrying & (self.negative_curvature == "carry"),
+            products=search.iterations + xp.astype(starts_away, search.iterations.dtype),
+        )
+
+    def _length(
+        self,
+        oracle: Oracle,
+        state: NewtonKrylovState,
+        pt: Point,
+        s: Samples,
+        direction: _Direction,
+        steps: Array,
+    ) -> StepLength:
+        """Choose the step length, on the ratio's sample."""
+        x, d = state.x, direction.d
+        apart = s.ratio is not s.gradient
+        here = oracle.at(x, *s.ratio) if apart else pt
+        length = taylor_step(
+            lambda t: oracle.value(x + t * d, *s.ratio),
+            lambda t: t * dot(d, here.grad + oracle.at(x + t * d, *s.ratio).grad),
+            here.value,
+            direction.slope,
+            direction.curvature,
+            interval=self.interval,
+            attempts=self.attempts,
+            active=steps & (direction.slope < 0),
             flow=oracle.flow,
         )
-        d, Hd, next_carried = search.d, search.Hd, xp.zeros_like(g)
-        barred = search.negative & (search.iterations == 1)
-        if self.negative_curvature == "carry":
-            next_carried = xp.where(barred & ~has_carried, search.r, next_carried)
-        # -g over the size of the curvature that barred the way; d'Hd follows where it was H's own.
-        bend = xp.abs(xp.where(xp.isfinite(search.curvature), search.curvature, like(g, 0.0)))
-        scale = guarded_divide(like(g, 1.0), bend, otherwise=1.0)
-        steps_back = barred & ~xp.any(next_carried != 0)
-        d = xp.where(steps_back, -scale * g, d)
-        curvature = xp.where(steps_back, -bend * dot(d, d), dot(d, Hd))
-
-        climb = dot(d, gbar)
-        screened = active & (climb > 0)
-        d = xp.where(screened, d - guarded_divide(climb, dot(gbar, gbar)) * gbar, d)
-        curvature = oracle.flow.cond(screened, pt.vhv, lambda _: curvature, d)
-        return _Direction(
-            d=d,
-            slope=dot(g, d),
-            curvature=curvature,
-            carried=next_carried,
-            hvps=search.iterations + xp.astype(screened, search.iterations.dtype),
-        )
-
-    def _stalled(
-        self,
-        status: Array,
-        active: Array,
-        state: NewtonKrylovState,
-        direction: _Direction,
-        length: Array,
-    ) -> Array:
-        """Return STALLED where a search that descends to first order found no step at all."""
-        xp = namespace(length)
-        stuck = active & (length == 0) & ~xp.any(direction.carried != 0)
-        return xp.where(stuck, integer_like(status, Status.STALLED), status)
+        return length._replace(gradients=length.gradients + 1) if apart else length
 
     def report(self, state: NewtonKrylovState) -> dict[str, Array]:
-        """Return the last step length."""
-        return {"step_length": state.step_length}
+        """Return the last step length and the number of screened batches."""
+        return {"step_length": state.step_length, "screened": state.screened}
+
+
+def _screen(
+    oracle: Oracle, pt: Point, g: Array, gbar: Array, search: Search, steps: Array
+) -> _Direction:
+    """Return the direction that a search found, without what would climb along gbar."""
+    xp = namespace(g)
+    # Barred at once: -g over the size of the curvature that barred the way, if it is a number.
+    steps_back = steps & search.negative & ~xp.any(search.d != 0)
+    bend = xp.abs(xp.where(xp.isfinite(search.curvature), search.curvature, like(g, 0.0)))
+    scale = guarded_divide(like(g, 1.0), bend, otherwise=1.0)
+    d = xp.where(steps_back, -scale * g, search.d)
+    curvature = xp.where(steps_back, -bend * dot(d, d), dot(d, search.Hd))
+
+    climb = dot(d, gbar)
+    screened = steps & (climb > 0)
+    d = xp.where(screened, d - guarded_divide(climb, dot(gbar, gbar)) * gbar, d)
+    curvature = oracle.flow.cond(screened, pt.vhv, lambda _: curvature, d)
+    return _Direction(
+        d=d,
+        slope=dot(g, d),
+        curvature=curvature,
+        products=xp.astype(screened, search.iterations.dtype),
+    )

@@ -3,63 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from ..arrays import Array, dot, eps, integer_like, like, namespace, norm
-from ..globalize.trust_radius import initial_radius, search_radius
+from ..arrays import Array, eps, guarded_divide, integer_like, like, namespace, norm
+from ..flow import Flow
+from ..globalize.trial import Proposal, Trial
+from ..globalize.trust_radius import initial_radius, resized
+from ..krylov.lanczos import Minimiser, Reach, whole_space
 from ..krylov.steihaug import steihaug
-from ..oracle import Oracle, Product
-from ..result import Counts, Status
-from .base import Solver, verdict
+from ..norms import length
+from ..oracle import Oracle, Point
+from ..pairs import Pairs
+from .regularized_newton import Model, RegularizedNewton, RegularizedNewtonState
 
+#: Beyond this many variables a dense Hessian is refused.
+DENSE_LIMIT = 10_000
 
-class TrustRegionState(NamedTuple):
-    """State of :class:`TrustRegion`."""
-
-    x: Array
-    value: Array
-    grad: Array
-    status: Array
-    counts: Counts
-    radius: Array
-    """Trust radius; 0 before the first step where it is to be chosen automatically."""
-    step_norm: Array
-    """Length of the last step taken; 0 if it was rejected."""
-    rejected: Array
-    """Steps rejected so far."""
+TrustRegionState = RegularizedNewtonState
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrustRegion(Solver):
-    """Minimise m(s) = f + g's + s'Bs/2 within |s| <= radius, by Steihaug-Toint CG.
-
-    B is the Hessian or the Gauss-Newton matrix, known by its products only. A step that the
-    function does not confirm is shortened along itself at the price of a forward pass each.
+class TrustRegion(RegularizedNewton):
+    """Minimise m(s) = f + g's + s'Bs/2 within |s|_A <= radius.
 
     Parameters
     ----------
+    subproblem : {"gltr", "steihaug", "exact"}
+        How the model is minimised: on a Krylov subspace that is kept, so that a step that the
+        function does not confirm is computed again in a smaller radius without a new product, the
+        hard case included; by truncated CG, which keeps four vectors and shortens such a step
+        along itself; or on the whole space, by n products at once and an eigendecomposition
+        (More and Sorensen 1983).
     radius : float, optional
-        Radius to start with, in the units of x. By default clip(|g|/10, 1, 100)
-        (JSOSolvers.jl, trunk).
-    curvature : {"hessian", "gauss-newton"}
-        What B is; Gauss-Newton needs an oracle built from a model and a loss.
-    max_inner : int, optional
-        Most products per step; by default max(2n, 50) (trunk).
-    forcing : float
-        The subproblem is solved to min(forcing, sqrt|g|) |g|: superlinear convergence at
-        the least cost (Nocedal and Wright 2006, Algorithm 7.1).
+        Radius to start with, in the norm. By default clip(|g|/10, 1, 100) (JSOSolvers.jl, trunk).
     max_radius : float, optional
         The radius never grows beyond this; by default 1/sqrt(eps) (trunk).
+    curvature : {"hessian", "gauss-newton"}
+        What B is; Gauss-Newton needs an oracle built from a model and a loss.
+    norm : Norm
+        A; one of ``osculant.norms``. Its statistics take in the gradient of each step.
+    max_inner : int, optional
+        Most products per step; "gltr" keeps two vectors for each. By default 30 for "gltr", and
+        max(2n, 50) (trunk) for "steihaug".
+    memory : int
+        Pairs (s, B s) by which "gltr" preconditions in the spherical norm; 0 for plain Lanczos.
+    forcing : float
+        The residual of the subproblem is reduced by min(forcing, sqrt|g|): superlinear
+        convergence at the least cost (Nocedal and Wright 2006, Algorithm 7.1).
     attempts : int
         Most trial steps per subproblem; 10 as in trunk.
+    fixed : bool
+        Whether the function is one and the same at each step, so that the change of the gradient
+        teaches a pair; :func:`osculant.minimize` sets it.
     gtol : float
-        Largest absolute gradient entry at which to stop; 0 never stops.
+        Largest absolute gradient entry at which to stop; 0 never stops a fit.
 
     Notes
     -----
-    Conn, Gould and Toint, Trust-Region Methods (2000), Algorithm 6.1.1; the stochastic use is
-    Algorithm 1 of Kohler et al. 2020 with the spherical norm. One step costs a gradient, the
-    products of the subproblem, and a forward pass per trial.
+    Conn, Gould and Toint, Trust-Region Methods (2000), Algorithm 6.1.1; the ellipsoids and the
+    stochastic use are Algorithm 1 of Kohler et al. 2020, which grows the radius at each success.
+    One step costs a gradient, the products of the subproblem, and a forward pass per trial; the
+    curvature and the ratio may have samples of their own (:class:`~osculant.core.samples.Samples`).
+
+    The preconditioner M is the L-BFGS matrix of the Ritz vectors of the last subspace with positive
+    Ritz values, which cost nothing more (Morales and Nocedal, SIAM J. Optim. 10 (2000) 1079-1096),
+    and of the last step. It shapes the subspace and measures the residual, r'M^-1 r; the trust
+    region stays in the norm A. A step after which the function falls by more than the model says
+    is doubled while that pays, at a forward pass each: Newton's step is too short at degenerate
+    minima.
 
     Examples
     --------
@@ -71,89 +82,101 @@ class TrustRegion(Solver):
     (True, 2)
     """
 
+    subproblem: Literal["gltr", "steihaug", "exact"] = "gltr"
     radius: float | None = None
-    curvature: Literal["hessian", "gauss-newton"] = "hessian"
-    max_inner: int | None = None
-    forcing: float = 0.5
     max_radius: float | None = None
-    attempts: int = 10
 
     def __post_init__(self) -> None:
-        if self.curvature not in ("hessian", "gauss-newton"):
+        super().__post_init__()
+        if self.subproblem not in ("gltr", "steihaug", "exact"):
             raise ValueError(
-                f"curvature is {self.curvature!r}; it must be 'hessian' or 'gauss-newton'"
+                f"subproblem is {self.subproblem!r}; it must be 'gltr', 'steihaug' or 'exact'"
             )
-        if self.radius is not None and not self.radius > 0:
-            raise ValueError(f"radius is {self.radius}; it must be positive")
-        if self.attempts < 1:
-            raise ValueError(f"attempts is {self.attempts}; at least one trial step is needed")
-
-    def needs(self) -> frozenset[Product]:
-        """Products that the oracle must offer."""
-        return frozenset({Product.HVP if self.curvature == "hessian" else Product.GGN})
+        for name, limit in (("radius", self.radius), ("max_radius", self.max_radius)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} is {limit}; it must be positive")
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> TrustRegionState:
-        """Return the state to start from ``x``, of shape (n,)."""
-        zero = like(x, 0.0)
-        return TrustRegionState(
-            x=x,
-            value=zero,
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
-            radius=like(x, self.radius or 0.0),
-            step_norm=zero,
-            rejected=integer_like(x, 0),
-        )
+        """Return the state to start from ``x``, of shape (n,).
 
-    def step(self, oracle: Oracle, state: TrustRegionState, *data: Any) -> TrustRegionState:
-        """Return the state after one subproblem and its trial steps."""
-        flow = oracle.flow
-        pt = oracle.at(state.x, *data)
-        f, g = pt.value, pt.grad
-        xp = namespace(g)
-        status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING.value
-
-        g_norm = norm(g)
-        radius = initial_radius(state.radius, g_norm)
-        max_inner = self.max_inner or max(2 * oracle.size, 50)
-        model = steihaug(
-            pt.hvp if self.curvature == "hessian" else pt.ggn,
-            g,
-            radius,
-            rtol=xp.minimum(like(g, self.forcing), xp.sqrt(g_norm)),
-            maxiter=xp.where(active, integer_like(g, max_inner), integer_like(g, 0)),
-            flow=flow,
-        )
-        trial = search_radius(
-            lambda s: oracle.value(state.x + s, *data),
-            lambda s: dot(s, g + oracle.at(state.x + s, *data).grad),
-            f,
-            model,
-            radius,
-            max_radius=self.max_radius or eps(g) ** -0.5,
-            attempts=self.attempts,
-            active=active,
-            flow=flow,
-        )
-        x = xp.where(trial.accepted, state.x + trial.step, state.x)
-        tiny = trial.radius <= eps(g) * xp.maximum(norm(state.x), like(g, eps(g)))
-        stalled = active & ~trial.accepted & tiny
-        products = "hvps" if self.curvature == "hessian" else "ggns"
-        return TrustRegionState(
-            x=x,
-            value=f,
-            grad=g,
-            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
-            counts=state.counts.add(
-                gradients=1 + trial.gradients, values=trial.tries, **{products: model.iterations}
-            ),
-            radius=xp.where(active, trial.radius, state.radius),
-            step_norm=xp.where(trial.accepted, norm(trial.step), like(g, 0.0)),
-            rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
-        )
+        Raises
+        ------
+        ValueError
+            If the subproblem is "exact" and n is beyond what a dense Hessian can be meant for.
+        """
+        if self.subproblem == "exact" and oracle.size > DENSE_LIMIT:
+            raise ValueError(
+                f"subproblem='exact' makes a dense Hessian, of {oracle.size} variables here; "
+                f"beyond {DENSE_LIMIT} use 'gltr' or 'steihaug'"
+            )
+        return super().init(oracle, x, *data)._replace(radius=like(x, self.radius or 0.0))
 
     def report(self, state: TrustRegionState) -> dict[str, Array]:
         """Return the radius and the length of the last step."""
         return {"radius": state.radius, "step_norm": state.step_norm}
+
+    def _learns(self) -> bool:
+        return self.subproblem == "gltr" and super()._learns()
+
+    def _first(self, size: Array, g_norm: Array) -> Array:
+        return initial_radius(size, g_norm)
+
+    def _reach(self, size: Array) -> Reach:
+        return Reach(size, like(size, 0.0))
+
+    def _proposal(self, step: Array, best: Minimiser, size: Array) -> Proposal:
+        predicted = -(best.slope + best.curvature / 2)
+        return Proposal.free(step, length=norm(best.y), slope=best.slope, predicted=predicted)
+
+    def _resized(self, trial: Trial, factor: Array) -> Array:
+        xp = namespace(factor)
+        limit = self.max_radius or eps(factor) ** -0.5
+        new = resized(trial, max_radius=limit)
+        stretched = xp.minimum(factor * trial.length, like(factor, limit))
+        return xp.where(factor > 1, xp.maximum(new, stretched), new)
+
+    def _model(
+        self,
+        pt: Point,
+        g: Array,
+        size: Array,
+        pairs: Pairs,
+        norm_state: Any,
+        active: Array,
+        flow: Flow,
+    ) -> Model:
+        if self.subproblem == "gltr":
+            return super()._model(pt, g, size, pairs, norm_state, active, flow)
+
+        def metric(v: Array) -> Array:
+            return self.norm.apply(norm_state, v)
+
+        if self.subproblem == "exact":
+            space = whole_space(self._matvec(pt), g, metric=metric, active=active, flow=flow)
+            return Model(self._proposals(space, flow), space.size, pairs)
+        max_inner = self.max_inner or max(2 * g.shape[0], 50)
+        best = steihaug(
+            self._matvec(pt),
+            g,
+            size,
+            rtol=self._rtol(g),
+            maxiter=namespace(g).where(active, integer_like(g, max_inner), integer_like(g, 0)),
+            flow=flow,
+            metric=metric,
+            solve=lambda v: self.norm.solve(norm_state, v),
+        )
+        reached = length(self.norm, norm_state, best.step)
+
+        def shortened(radius: Array) -> Proposal:
+            xp = namespace(g)
+            ratio = guarded_divide(radius, reached, otherwise=1.0)
+            factor = xp.minimum(ratio, like(g, 1.0))
+            slope = factor * best.slope
+            return Proposal.free(
+                factor * best.step,
+                length=factor * reached,
+                slope=slope,
+                predicted=-(slope + factor * factor * best.curvature / 2),
+            )
+
+        return Model(shortened, best.iterations, pairs)

@@ -1,0 +1,251 @@
+"""CurveBall: a Newton step that is solved for while the parameters move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from ..arrays import (
+    Array,
+    boolean_like,
+    dot,
+    eps,
+    guarded_divide,
+    integer_like,
+    like,
+    namespace,
+    norm,
+)
+from ..globalize.damping import rescale
+from ..oracle import Oracle, Product
+from ..result import Counts, Status
+from ..samples import Samples, split
+from .base import Solver, verdict
+
+#: Products of each curvature: B v, v'Bv, and the name under which both are counted.
+_PRODUCTS = {"hessian": ("hvp", "vhv", "hvps"), "gauss-newton": ("ggn", "vgv", "ggns")}
+
+
+class CurveBallState(NamedTuple):
+    """State of :class:`CurveBall`."""
+
+    x: Array
+    value: Array
+    grad: Array
+    status: Array
+    counts: Counts
+    z: Array
+    """The running solution of (B + lambda) z = -g, of shape (n,)."""
+    damping: Array
+    """lambda."""
+    rho: Array
+    """Momentum of the last step."""
+    beta: Array
+    """Rate of the last step."""
+    t: Array
+    """Steps so far."""
+
+
+class _Plane(NamedTuple):
+    """The damped quadratic b'p + p'Mp/2 on the plane of dz and z, with p = (-beta, rho)."""
+
+    M: Array
+    b: Array
+
+    def at(self, p: Array, scale: float) -> Array:
+        """Return the quadratic's value at ``scale`` times p."""
+        xp = namespace(p)
+        return scale * dot(self.b, p) + scale * scale * dot(p, xp.matmul(self.M, p)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveBall(Solver):
+    """CurveBall (Henriques et al. 2018, "Small steps and giant leaps", eq. 14-19).
+
+    One gradient step a batch on the quadratic g'z + z'(B + lambda)z/2, where z stays from batch
+    to batch as the momentum of SGD does:
+
+        dz = (B + lambda) z + g;  z <- rho z - beta dz;  x <- x + alpha z
+
+    rho and beta minimise the quadratic over the plane of z and dz (eq. 19). lambda follows
+    gamma, the change of the function over that of the quadratic.
+
+    Parameters
+    ----------
+    curvature : {"gauss-newton", "hessian"}
+        What B is. Gauss-Newton, the paper's, needs an oracle built from a model and a loss.
+    rho, beta : float, optional
+        Fixed momentum and rate, both or neither. By default from eq. 19 at each step.
+    learning_rate : float
+        alpha; the paper's 1.
+    damping : float
+        lambda to begin with: the paper's is 10, and 1 with batch normalisation.
+    period : int
+        Steps between two looks at gamma; the paper's 5. 0 never looks: lambda stays.
+    factor : float
+        lambda is multiplied by factor^period where gamma > 3/2, divided by it where gamma < 1/2;
+        the paper's 0.999.
+    gtol : float
+        Largest absolute gradient entry at which to stop; 0 never stops.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or only one of ``rho`` and ``beta`` is given.
+
+    Notes
+    -----
+    One step costs a gradient, one product B z (a JVP and a VJP) and one form dz'B dz (one more
+    JVP): z'B z and z'B dz follow from B z. Every ``period`` steps it costs a forward pass, two
+    where the ratio has a sample of its own. The form is counted as a product, which overstates
+    Gauss-Newton's by a VJP. With fixed rho and beta and ``period=0`` there is no form.
+
+    Deviations: (1) the gradient comes with the linearisation, so that the paper's sum of two
+    cotangents before one VJP (eq. 18) saves nothing and is not made; (2) as in the authors' own
+    code, lambda is part of the matrix of eq. 19, and ``factor`` is applied once per step that
+    has passed; (3) where that matrix is singular (z starts at 0) the solution of least norm is
+    taken, and where it is indefinite, which only a Hessian's can be, its eigenvalues count by
+    their size, so that z descends (Dauphin et al. 2014); both are in the basis z/|z|, dz/|dz|;
+    (4) a step that is found to be not finite is not taken, z starts again at 0, and lambda
+    grows tenfold.
+    """
+
+    curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
+    rho: float | None = None
+    beta: float | None = None
+    learning_rate: float = 1.0
+    damping: float = 10.0
+    period: int = 5
+    factor: float = 0.999
+
+    samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
+
+    def __post_init__(self) -> None:
+        if self.curvature not in _PRODUCTS:
+            raise ValueError(
+                f"curvature is {self.curvature!r}; it must be 'gauss-newton' or 'hessian'"
+            )
+        if (self.rho is None) != (self.beta is None):
+            raise ValueError(
+                f"rho is {self.rho} and beta is {self.beta}; give both, or neither to have them "
+                "chosen at each step"
+            )
+        for name, holds, range_ in (
+            ("damping", self.damping >= 0, "zero or positive"),
+            ("learning_rate", self.learning_rate > 0, "positive"),
+            ("factor", 0 < self.factor <= 1, "in (0, 1]"),
+            ("period", self.period >= 0, "zero or positive"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {range_}")
+
+    def needs(self) -> frozenset[Product]:
+        """Products that the oracle must offer."""
+        return frozenset(Product(name) for name in _PRODUCTS[self.curvature][:2])
+
+    def init(self, oracle: Oracle, x: Array, *data: Any) -> CurveBallState:
+        """Return the state to start from ``x``, of shape (n,)."""
+        zeros, zero = namespace(x).zeros_like(x), like(x, 0.0)
+        return CurveBallState(
+            x=x,
+            value=zero,
+            grad=zeros,
+            status=integer_like(x, Status.RUNNING),
+            counts=Counts.zero(x),
+            z=zeros,
+            damping=like(x, self.damping),
+            rho=zero,
+            beta=zero,
+            t=integer_like(x, 0),
+        )
+
+    def step(self, oracle: Oracle, state: CurveBallState, *data: Any) -> CurveBallState:
+        """Return the state after one batch."""
+        s = split(data)
+        pt = oracle.at(state.x, *s.gradient)
+        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
+        f, g, z = pt.value, pt.grad, state.z
+        xp = namespace(g)
+        status = verdict(f, g, self.gtol)
+        moves = status == Status.RUNNING.value
+
+        product, form, counted = _PRODUCTS[self.curvature]
+        Bz = getattr(curved, product)(z) + state.damping * z
+        dz = Bz + g
+        p, plane = self._fixed(f), None
+        if p is None or self.period:
+            dzBdz = getattr(curved, form)(dz) + state.damping * dot(dz, dz)
+            plane = _plane(dz, z, Bz, dzBdz, g)
+            p = _minimiser(plane, norm(dz), norm(z)) if p is None else p
+        new_z = p[0] * dz + p[1] * z
+        x = state.x + self.learning_rate * new_z
+
+        looks, ratio = boolean_like(f, False), like(f, 1.0)
+        if plane is not None and self.period:
+            looks = moves & (state.t % self.period == 0)
+            predicted = plane.at(p, self.learning_rate)
+            change = oracle.flow.cond(
+                looks, lambda x: self._change(oracle, state.x, x, f, s), lambda _: predicted, x
+            )
+            ratio = guarded_divide(change, predicted, otherwise=1.0)
+        finite = xp.isfinite(ratio)
+        taken = moves & finite
+        return CurveBallState(
+            x=xp.where(taken, x, state.x),
+            value=f,
+            grad=g,
+            status=status,
+            counts=state.counts.add(
+                gradients=1 if curved is pt else 2,
+                values=xp.astype(looks, state.t.dtype) * (1 if s.ratio is s.gradient else 2),
+                **{counted: 1 if plane is None else 2},
+            ),
+            z=xp.where(moves, xp.where(finite, new_z, xp.zeros_like(z)), z),
+            damping=xp.where(
+                looks | (moves & ~finite), self._rescaled(state.damping, ratio), state.damping
+            ),
+            rho=xp.where(moves, p[1], state.rho),
+            beta=xp.where(moves, -p[0], state.beta),
+            t=state.t + xp.astype(moves, state.t.dtype),
+        )
+
+    def _fixed(self, f: Array) -> Array | None:
+        """Return (-beta, rho) where they are fixed."""
+        if self.rho is None or self.beta is None:
+            return None
+        return namespace(f).stack([like(f, -self.beta), like(f, self.rho)])
+
+    def _change(self, oracle: Oracle, start: Array, x: Array, f: Array, s: Samples) -> Array:
+        """Return how the function changes from ``start`` to ``x``, on the ratio's sample."""
+        before = f if s.ratio is s.gradient else oracle.value(start, *s.ratio)
+        return oracle.value(x, *s.ratio) - before
+
+    def _rescaled(self, damping: Array, gamma: Array) -> Array:
+        factor = self.factor ** max(self.period, 1)
+        return rescale(damping, gamma, poor=0.5, good=1.5, grow=1 / factor, shrink=factor)
+
+    def report(self, state: CurveBallState) -> dict[str, Array]:
+        """Return lambda, rho and beta."""
+        return {"damping": state.damping, "rho": state.rho, "beta": state.beta}
+
+
+def _plane(dz: Array, z: Array, Bz: Array, dzBdz: Array, g: Array) -> _Plane:
+    xp = namespace(g)
+    across = dot(dz, Bz)
+    M = xp.stack([xp.stack([dzBdz, across]), xp.stack([across, dot(z, Bz)])])
+    return _Plane(M, xp.stack([dot(g, dz), dot(g, z)]))
+
+
+def _minimiser(plane: _Plane, *lengths: Array) -> Array:
+    """Return p = -|M|^+ b, of shape (2,), computed in a basis of unit vectors; 0 if not finite."""
+    xp = namespace(plane.b)
+    one = like(plane.b, 1.0)
+    scale = xp.stack([guarded_divide(one, each) for each in lengths])
+    M, b = plane.M * scale[:, None] * scale[None, :], plane.b * scale
+    finite = xp.all(xp.isfinite(M)) & xp.all(xp.isfinite(b))
+    sizes, Q = xp.linalg.eigh(xp.where(finite, M, xp.zeros_like(M)))
+    sizes = xp.abs(sizes)
+    kept = sizes > 10 * eps(b) * xp.max(sizes)
+    inverse = xp.where(kept, 1 / xp.where(kept, sizes, one), xp.zeros_like(sizes))
+    p = -scale * xp.matmul(Q, inverse * xp.matmul(xp.matrix_transpose(Q), b))
+    return xp.where(finite, p, xp.zeros_like(p))

@@ -1,0 +1,259 @@
+"""What trust regions and cubic regularisation have in common: a model, a norm, a size."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from ..arrays import Array, dot, eps, integer_like, like, namespace, norm
+from ..flow import Flow
+from ..globalize.trial import Proposal, Trial, search
+from ..globalize.trust_radius import stretch
+from ..krylov.lanczos import Minimiser, Reach, Subspace, lanczos, minimise, ritz_pairs
+from ..norms import Norm, Spherical, length
+from ..oracle import Oracle, Point, Product
+from ..pairs import CAUTIOUS, Pairs, teaches
+from ..result import Counts, Status
+from ..samples import split
+from .base import Solver, verdict
+
+#: Most directions of a Lanczos subspace, if not told otherwise: each keeps two vectors.
+SUBSPACE = 30
+
+
+class RegularizedNewtonState(NamedTuple):
+    """State of :class:`TrustRegion` and :class:`CubicRegularization`."""
+
+    x: Array
+    value: Array
+    grad: Array
+    status: Array
+    counts: Counts
+    radius: Array
+    """Trust radius, or 1/sigma; 0 before the first step where it is chosen automatically."""
+    step: Array
+    """The last step; zeros if it was rejected."""
+    step_norm: Array
+    """Its length."""
+    rejected: Array
+    """Steps rejected so far."""
+    pairs: Pairs
+    """What the preconditioner is made from."""
+    norm: Any
+    """State of the norm."""
+
+
+class Model(NamedTuple):
+    """The model at a point, solved for any size at no cost."""
+
+    propose: Callable[[Array], Proposal]
+    products: Array
+    """What it took."""
+    pairs: Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizedNewton(Solver):
+    """Base of :class:`TrustRegion` and :class:`CubicRegularization`."""
+
+    samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
+
+    curvature: Literal["hessian", "gauss-newton"] = "hessian"
+    norm: Norm = field(default_factory=Spherical)
+    max_inner: int | None = None
+    memory: int = 10
+    forcing: float = 0.5
+    attempts: int = 10
+    fixed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.curvature not in ("hessian", "gauss-newton"):
+            raise ValueError(
+                f"curvature is {self.curvature!r}; it must be 'hessian' or 'gauss-newton'"
+            )
+        if not isinstance(self.norm, Norm):
+            raise TypeError(
+                f"norm is {self.norm!r}; it must be one of osculant.norms, such as RMSProp()"
+            )
+        if self.max_inner is not None and self.max_inner < 1:
+            raise ValueError(f"max_inner is {self.max_inner}; at least one product is needed")
+        if self.memory < 0:
+            raise ValueError(f"memory is {self.memory}; it must be zero or positive")
+        if not 0 < self.forcing < 1:
+            raise ValueError(f"forcing is {self.forcing}; it must lie between 0 and 1")
+        if self.attempts < 1:
+            raise ValueError(f"attempts is {self.attempts}; at least one trial step is needed")
+
+    @abstractmethod
+    def _first(self, size: Array, g_norm: Array) -> Array:
+        """Return ``size``, or the one to start with where that is 0; |g| is that of A^-1."""
+
+    @abstractmethod
+    def _reach(self, size: Array) -> Reach:
+        """Return how long steps of a ``size`` are."""
+
+    @abstractmethod
+    def _proposal(self, step: Array, best: Minimiser, size: Array) -> Proposal:
+        """Return ``best``, the minimiser for ``size``, as a proposal."""
+
+    @abstractmethod
+    def _resized(self, trial: Trial, factor: Array) -> Array:
+        """Return the size for the next step, given how far ``trial`` was stretched."""
+
+    def needs(self) -> frozenset[Product]:
+        """Products that the oracle must offer."""
+        return frozenset({Product.HVP if self.curvature == "hessian" else Product.GGN})
+
+    def deterministic(self) -> RegularizedNewton:
+        """Return this solver for one fixed function."""
+        return replace(self, fixed=True)
+
+    def init(self, oracle: Oracle, x: Array, *data: Any) -> RegularizedNewtonState:
+        """Return the state to start from ``x``, of shape (n,)."""
+        zero, zeros = like(x, 0.0), namespace(x).zeros_like(x)
+        return RegularizedNewtonState(
+            x=x,
+            value=zero,
+            grad=zeros,
+            status=integer_like(x, Status.RUNNING),
+            counts=Counts.zero(x),
+            radius=zero,
+            step=zeros,
+            step_norm=zero,
+            rejected=integer_like(x, 0),
+            pairs=Pairs.none(x, self.memory if self._learns() else 0),
+            norm=self.norm.init(x),
+        )
+
+    def step(
+        self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
+    ) -> RegularizedNewtonState:
+        """Return the state after one model and its trial steps."""
+        x, flow, sample = state.x, oracle.flow, split(data)
+        pt = oracle.at(x, *sample.gradient)
+        f, g = pt.value, pt.grad
+        xp = namespace(g)
+        status = verdict(f, g, self.gtol)
+        active = status == Status.RUNNING.value
+        apart = sample.curvature is not sample.gradient
+        curved = oracle.at(x, *sample.curvature) if apart else pt
+        judged_apart = sample.ratio is not sample.gradient
+        start = oracle.value(x, *sample.ratio) if judged_apart else f
+
+        def value_at(s: Array) -> Array:
+            return oracle.value(x + s, *sample.ratio)
+
+        norm_state = self.norm.update(state.norm, g)
+        size = self._first(state.radius, self._dual_length(norm_state, g))
+        model = self._model(curved, g, size, self._recall(state, g), norm_state, active, flow)
+        trial = search(
+            model.propose,
+            value_at,
+            lambda s: dot(s, g + oracle.at(x + s, *sample.gradient).grad),
+            x,
+            start,
+            size=size,
+            attempts=self.attempts,
+            active=active,
+            flow=flow,
+        )
+        longer = stretch(value_at, trial, start, active=active, flow=flow)
+        s = longer.factor * trial.step
+        tiny = trial.length <= eps(g) * xp.maximum(
+            length(self.norm, norm_state, x), like(g, eps(g))
+        )
+        stalled = active & ~trial.accepted & (tiny | (trial.size == 0))
+        products = "hvps" if self.curvature == "hessian" else "ggns"
+        return RegularizedNewtonState(
+            x=xp.where(trial.accepted, x + s, x),
+            value=f,
+            grad=g,
+            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
+            counts=state.counts.add(
+                gradients=1 + int(apart) + trial.gradients,
+                values=int(judged_apart) + trial.tries + longer.tries,
+                **{products: model.products},
+            ),
+            radius=xp.where(active, self._resized(trial, longer.factor), state.radius),
+            step=s,
+            step_norm=norm(s),
+            rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
+            pairs=model.pairs,
+            norm=norm_state,
+        )
+
+    def _model(
+        self,
+        pt: Point,
+        g: Array,
+        size: Array,
+        pairs: Pairs,
+        norm_state: Any,
+        active: Array,
+        flow: Flow,
+    ) -> Model:
+        """Return the model of a Lanczos subspace, and the pairs that it teaches."""
+        learns = self._learns()
+        scale = like(g, 1.0)
+        space = lanczos(
+            self._matvec(pt),
+            g,
+            self._reach(size),
+            metric=lambda v: self.norm.apply(norm_state, v),
+            precondition=pairs.inverse(scale)
+            if learns
+            else lambda v: self.norm.solve(norm_state, v),
+            rtol=self._rtol(g),
+            memory=self.max_inner or SUBSPACE,
+            active=active,
+            flow=flow,
+        )
+        if learns:
+            pairs = _newest(pairs, *ritz_pairs(space, self.memory))
+        return Model(self._proposals(space, flow), space.size, pairs)
+
+    def _proposals(self, space: Subspace, flow: Flow) -> Callable[[Array], Proposal]:
+        """Return what solves the model in ``space`` for a size, by no product."""
+
+        def propose(size: Array) -> Proposal:
+            best = minimise(space, self._reach(size), flow)
+            return self._proposal(namespace(best.y).matmul(best.y, space.V), best, size)
+
+        return propose
+
+    def _learns(self) -> bool:
+        """Whether pairs precondition; any norm but the spherical one does so itself."""
+        return self.memory > 0 and isinstance(self.norm, Spherical)
+
+    def _recall(self, state: RegularizedNewtonState, g: Array) -> Pairs:
+        """Return the pairs with that of the last step, which only one fixed function teaches."""
+        if not (self.fixed and self._learns() and self.curvature == "hessian"):
+            return state.pairs
+        y = g - state.grad
+        return state.pairs.push(state.step, y, teaches(state.step, y))
+
+    def _matvec(self, pt: Point) -> Callable[[Array], Array]:
+        return pt.hvp if self.curvature == "hessian" else pt.ggn
+
+    def _rtol(self, g: Array) -> Array:
+        xp = namespace(g)
+        return xp.minimum(like(g, self.forcing), xp.sqrt(norm(g)))
+
+    def _dual_length(self, norm_state: Any, g: Array) -> Array:
+        """Return |g| in the norm of A^-1."""
+        xp, size = namespace(g), norm(g)
+        unit = g / xp.where(size > 0, size, like(size, 1.0))
+        return size * xp.sqrt(dot(unit, self.norm.solve(norm_state, unit)))
+
+
+def _newest(pairs: Pairs, S: Array, Y: Array) -> Pairs:
+    """Return as many of the newest pairs as there is room for; rows that teach nothing are none."""
+    xp, memory = namespace(S), S.shape[0]
+    S, Y = xp.concat([pairs.S, S]), xp.concat([pairs.Y, Y])
+    lengths = xp.sqrt(xp.sum(S * S, axis=1)) * xp.sqrt(xp.sum(Y * Y, axis=1))
+    teach = (lengths > 0) & (xp.sum(S * Y, axis=1) > CAUTIOUS * lengths)
+    order = xp.argsort(xp.astype(teach, xp.int32), stable=True)[memory:]
+    keeps = xp.astype(xp.take(teach, order), S.dtype)[:, None]
+    return Pairs(keeps * xp.take(S, order, axis=0), keeps * xp.take(Y, order, axis=0))

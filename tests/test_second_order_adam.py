@@ -1,0 +1,128 @@
+"""Second-order Adam and adaptive descent: the step lengths that they find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import osculant
+from osculant.core.arrays import namespace
+from osculant.core.result import Status
+from osculant.problems import digits, mlp
+from osculant.problems.datasets import batches
+
+H = np.array([0.01, 1.0, 30.0, 400.0])
+START = np.array([1.0, -2.0, 3.0, 4.0])
+
+
+def quadratic(x: Any, h: Any) -> Any:
+    return namespace(x).sum(h * x * x) / 2
+
+
+def run(solver: Any, backend: Any, steps: int, *, stay: bool = False, h: np.ndarray = H) -> Any:
+    x, h = backend.from_numpy(START), backend.from_numpy(h)
+    oracle = osculant.oracle(quadratic, x)
+    step = oracle.flow.jit(type(solver).step, static=(0, 1))
+    state = solver.init(oracle, x)
+    for _ in range(steps):
+        state = step(solver, oracle, state._replace(x=x) if stay else state, h)
+    return state
+
+
+def eta(solver: Any, state: Any) -> np.ndarray:
+    one = np.ones_like(START)
+    return (
+        solver.learning_rate * solver._norm().solve(state.moments, one) * np.exp(state.log_factor)
+    )
+
+
+@pytest.mark.parametrize(
+    "solver", [osculant.SecondOrderAdam(), osculant.AdaptiveDescent(learning_rate=1e-3)]
+)
+def test_step_lengths_on_a_diagonal_quadratic_are_the_inverse_hessian(solver: Any) -> None:
+    """From wherever they start; held in place, so that the gradient does not vanish meanwhile."""
+    state = run(solver, osculant.backends.get("numpy"), 600, stay=True)
+    np.testing.assert_allclose(eta(solver, state) * H, 1.0, rtol=0.03)
+
+
+@pytest.mark.parametrize("solver", [osculant.SecondOrderAdam(), osculant.AdaptiveDescent()])
+def test_it_minimises_a_quadratic_whatever_the_first_step_length(solver: Any) -> None:
+    state = run(solver, osculant.backends.get("numpy"), 700)
+    assert float(state.value) < 1e-15
+    np.testing.assert_allclose(eta(solver, state) * H, 1.0, rtol=0.4)  # of a mean that turns
+
+
+def test_the_rule_by_hand() -> None:
+    solver = osculant.AdaptiveDescent(learning_rate=0.5, beta1=0.5, beta3=0.25, rate=0.1)
+    x, log_factor, mean, drift, drifting = START, np.zeros(4), 0.0, 0.0, 0.0
+    oracle = osculant.oracle(quadratic, x)
+    state = solver.init(oracle, x)
+    for t in (1, 2, 3):
+        state = solver.step(oracle, state, H)
+        mean = 0.5 * mean + 0.5 * H * x
+        ghat = mean / (1 - 0.5**t)
+        drift = 0.25 * drift + 0.75 * H * (0.5 * np.exp(log_factor) * ghat)
+        drifting = 0.25 * drifting + 0.75 * ghat
+        log_factor = log_factor + 0.1 * np.clip(1 - drift / drifting, -3, 1)
+        x = x - 0.5 * np.exp(log_factor) * ghat
+        np.testing.assert_allclose(state.x, x, rtol=1e-12)
+    assert int(state.counts.hvps) == int(state.counts.gradients) == 3
+
+
+def test_step_lengths_grow_under_negative_curvature_and_stay_without_a_gradient() -> None:
+    state = run(
+        osculant.AdaptiveDescent(learning_rate=1e-3),
+        osculant.backends.get("numpy"),
+        10,
+        stay=True,
+        h=np.array([-1.0, 0.0, 1.0, -5.0]),
+    )
+    np.testing.assert_allclose(state.log_factor[[0, 3]], 0.5)
+    assert state.log_factor[1] == 0
+
+
+@pytest.mark.parametrize("method", ["second-order-adam", "adaptive-descent"])
+def test_backends_agree(backend: Any, method: str) -> None:
+    solver = osculant.core.solvers.METHODS[method]()
+    reference = run(solver, osculant.backends.get("numpy"), 20)
+    found = run(solver, backend, 20)
+    np.testing.assert_allclose(backend.to_numpy(found.x), reference.x, rtol=1e-9)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    oracle = osculant.oracle(quadratic, START)
+    solver = osculant.SecondOrderAdam()
+    before = solver.step(oracle, solver.init(oracle, START), H)
+    after = solver.step(oracle, before, np.nan * H)
+    assert after.status == Status.NOT_FINITE and int(after.counts.hvps) == 1
+    for name in ("x", "mean", "drift", "log_factor", "t"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_it_trains_digits_better_than_the_best_adam_of_a_grid() -> None:
+    """At equal gradient-equivalents, full batch; benchmarks/second_order_adam.py has the rest."""
+    problem, data = mlp([64, 32, 10], seed=0), digits()
+    oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=problem.params)
+
+    def loss(solver: Any) -> float:
+        loader = batches(data.train, None)
+        solution = osculant.fit(oracle, problem.params, loader, solver=solver, budget=450)
+        return float(oracle.value(solution.state.x, *data.train))
+
+    adam = min(loss(osculant.Adam(learning_rate=rate)) for rate in (0.03, 0.1, 0.3))
+    assert loss(osculant.SecondOrderAdam()) < adam
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"rate": -1.0}, "rate is -1.0"),
+        ({"beta3": 1.0}, "beta3 is 1.0"),
+    ],
+)
+def test_options_out_of_range_say_what_is_allowed(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        osculant.SecondOrderAdam(**options)
