@@ -4,8 +4,8 @@ Every solver, ours and others', reaches the same derivatives through this file: 
 NumPy tape. Work is in gradient-equivalents: a gradient (with its value) 1, a Hessian product 2,
 a value 1/3 (and 2/3 to complete it to a gradient, where the forward pass is kept), a Jacobian
 product and a transposed one 2/3 each; a dense Hessian is n Hessian products and a dense
-Jacobian is min(m, n) Jacobian products. What a peer spends on dense matrices is in its work but
-does not count towards its limit.
+Jacobian is min(m, n) Jacobian products. What anybody spends on dense matrices, which is several
+products at once, is in the work but does not count towards the limit.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class CountingOracle(Oracle):
 
 
 class CountingPoint(Point):
-    """A point of a :class:`CountingOracle`; k products at once are k products."""
+    """A point of a :class:`CountingOracle`; k products at once are k products, for a matrix."""
 
     oracle: CountingOracle
 
@@ -125,7 +125,9 @@ class CountingPoint(Point):
 
     def _charge(self, V: Any, *kinds: str) -> None:
         for kind in kinds:
-            self.oracle.ledger.spend(kind, 1 if V.ndim == 1 else V.shape[1])
+            columns = 1 if V.ndim == 1 else V.shape[1]
+            # As many columns as rows: a dense matrix, as those that peers ask for.
+            self.oracle.ledger.spend(kind, columns, dense=1 < columns == V.shape[0])
 
     @property
     def value(self) -> Any:
@@ -138,6 +140,10 @@ class CountingPoint(Point):
     @property
     def outputs(self) -> Any:
         return self.inner.outputs
+
+    @property
+    def loss_grad(self) -> Any:
+        return self.inner.loss_grad
 
     def hvp(self, V: Any) -> Any:
         self._charge(V, "hvp")

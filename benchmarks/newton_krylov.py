@@ -25,6 +25,7 @@ VARIED = {
     "global_gradient": ["full", "batch", "mean"],
     "decay": [0.5, 0.99],
     "negative_curvature": ["carry", "gradient"],
+    "warm_start": [0.5, 0.95],
 }
 
 

@@ -37,7 +37,7 @@ Solver = Callable[[Problem], Claim]
 # Ours --------------------------------------------------------------------------------------
 
 
-def ours(method: str, problem: Problem, *, residuals: bool = False) -> Claim:
+def ours(method: str | osculant.Solver, problem: Problem, *, residuals: bool = False) -> Claim:
     """Run ``osculant.minimize``; with ``residuals`` on an oracle that has them."""
     oracle = problem.composite if residuals else problem.oracle
     solution = osculant.minimize(oracle, problem.x0, method=method, tol=TOLERANCE, maxiter=MANY)
@@ -172,7 +172,12 @@ def jaxopt_minimise(method: str, problem: Problem) -> Claim:
     jax = _jax_in_double()
     import jaxopt
 
-    solver = getattr(jaxopt, method)(_jax_function(problem), tol=TOLERANCE, maxiter=MANY)
+    least_squares = method == "LevenbergMarquardt"
+    fun = _jax_residual(problem) if least_squares else _jax_function(problem)
+    options: dict[str, Any] = {}
+    if least_squares:  # the Jacobian is asked for whole, once a trial step
+        options = {"xtol": 0.0, "gtol": TOLERANCE, "materialize_jac": True, "solver": "cholesky"}
+    solver = getattr(jaxopt, method)(fun, tol=TOLERANCE, maxiter=MANY, **options)
     x, state = solver.run(jax.numpy.asarray(problem.x0))
     return Claim(np.asarray(x), bool(state.error <= TOLERANCE), f"error {float(state.error):.1e}")
 
@@ -240,7 +245,21 @@ class Peer(NamedTuple):
 
 
 #: Methods for noisy gradients, which have no line search: they are not run here.
-STOCHASTIC = ("sgd", "adam", "newton-krylov")
+STOCHASTIC = (
+    *("sgd", "adam", "adagrad", "rmsprop", "second-order-adam", "adaptive-descent"),
+    *("newton-krylov", "newton-summary", "curveball"),
+)
+
+
+#: Methods with other options than the defaults.
+VARIANTS = {
+    "newton-cg, cr": osculant.NewtonCG(inner="cr"),
+    "newton-cg, plain": osculant.NewtonCG(memory=0),
+    "nonlinear-cg, polak-ribiere": osculant.NonlinearCG(beta="polak-ribiere"),
+    "lm, marquardt": osculant.LevenbergMarquardt(scaling="marquardt"),
+    "lm, geodesic": osculant.LevenbergMarquardt(geodesic=True),
+    "lm, products": osculant.LevenbergMarquardt(dense=False),
+}
 
 
 def _ours() -> dict[str, Peer]:
@@ -258,6 +277,10 @@ def _ours() -> dict[str, Peer]:
         if method == "auto":
             run = partial(ours, method, residuals=True)
             table["osculant auto, residuals"] = Peer(run, "osculant", True)
+    for name, solver in VARIANTS.items():
+        residuals = bool(solver.needs() & GAUSS_NEWTON_PRODUCTS)
+        run = partial(ours, solver, residuals=residuals)
+        table[f"osculant {name}"] = Peer(run, "osculant", residuals)
     return table
 
 
@@ -274,5 +297,8 @@ def peers() -> dict[str, Peer]:
             f"optimistix {name}": Peer(partial(optimistix_minimise, name), "optimistix", residuals)
             for name, residuals in (("LevenbergMarquardt", True), ("BFGS", False))
         },
-        "jaxopt LBFGS": Peer(partial(jaxopt_minimise, "LBFGS"), "jaxopt"),
+        **{
+            f"jaxopt {name}": Peer(partial(jaxopt_minimise, name), "jaxopt", residuals)
+            for name, residuals in (("LBFGS", False), ("LevenbergMarquardt", True))
+        },
     }

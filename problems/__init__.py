@@ -27,3 +27,8 @@ from .models import softmax_cross_entropy as softmax_cross_entropy
 from .models import sparse as sparse
 from .models import squared_error as squared_error
 from .models import squared_hinge_svm as squared_hinge_svm
+from .networks import lenet5 as lenet5
+from .networks import resnet18 as resnet18
+from .networks import transformer as transformer
+from .networks import vgg11 as vgg11
+from .networks import vgg19 as vgg19

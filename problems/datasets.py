@@ -5,15 +5,15 @@ Everything here is NumPy on the host; the caller moves arrays to a backend and d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import array_api_compat
 import numpy as np
 
-from ..core.arrays import Array, namespace
+from ..batches import Batches
+from ..core.arrays import Array
 from ..core.errors import DataFormatError
 from .formats import find, idx_header, read_idx, read_libsvm, require
 
@@ -101,7 +101,7 @@ def hold_out(name: str, samples: Samples, *, fraction: float, seed: int) -> Data
     ValueError
         If either part would be empty.
     """
-    total = len(samples.inputs)
+    total = samples.inputs.shape[0]  # a sparse array has no len
     held_out = round(fraction * total)
     if not 0 < held_out < total:
         raise ValueError(f"a fraction {fraction} of {total} samples leaves nothing on one side")
@@ -319,8 +319,8 @@ def load_libsvm(
     n_features : int, optional
         Number of columns; the greatest index by default. Give it to read two files alike.
     dense : bool
-        Whether to return the inputs as a NumPy array instead of a sparse one. The models of
-        :mod:`osculant.problems` take dense inputs.
+        Whether to return the inputs as a NumPy array instead of a sparse one. The linear
+        classifiers of :mod:`osculant.problems` take both, the networks dense inputs.
     dtype : numpy dtype
 
     Returns
@@ -352,64 +352,5 @@ def load_libsvm(
 
 
 def batches(data: tuple[Array, ...], size: int | None, *, seed: int = 0) -> Batches:
-    """Return mini-batches of ``data``, shuffled anew in each epoch.
-
-    Parameters
-    ----------
-    data : tuple of arrays
-        With as many rows each, for example :attr:`Dataset.train`.
-    size : int, optional
-        Rows in a batch; all of the data, unshuffled, if None.
-    seed : int
-        The same seed gives the same batches, on every backend.
-
-    Raises
-    ------
-    ValueError
-        If the arrays differ in their number of rows, or the size is not between 1 and that.
-    """
-    rows = {int(array.shape[0]) for array in data}
-    if len(rows) != 1:
-        raise ValueError(f"the arrays have different numbers of rows: {sorted(rows)}")
-    [total] = rows
-    if size is not None and not 1 <= size <= total:
-        raise ValueError(f"a batch of {size} rows cannot be taken from {total} rows")
-    return Batches(tuple(data), total, size, seed)
-
-
-class Batches:
-    """Mini-batches that can be iterated again and again; each iteration is an epoch.
-
-    All batches have the same size, so that a compiled step is compiled once: the remainder of
-    an epoch is left out, another one each time. Iterating counts the epochs, so that for a
-    second run over the same batches, one makes a second object with the same seed.
-    """
-
-    def __init__(self, data: tuple[Array, ...], total: int, size: int | None, seed: int) -> None:
-        self._data = data
-        self._total = total
-        self._size = size
-        self._seed = seed
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return 1 if self._size is None else self._total // self._size
-
-    def __iter__(self) -> Iterator[tuple[Array, ...]]:
-        """Shuffle, and yield the batches of the next epoch."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        if self._size is None:
-            yield self._data
-            return
-        order = np.random.default_rng((self._seed, epoch)).permutation(self._total)
-        for i in range(len(self)):
-            rows = order[i * self._size : (i + 1) * self._size]
-            yield tuple(_take(array, rows) for array in self._data)
-
-
-def _take(array: Array, rows: np.ndarray) -> Array:
-    if not array_api_compat.is_array_api_obj(array):  # a SciPy sparse array
-        return array[rows]
-    xp = namespace(array)
-    return xp.take(array, xp.asarray(rows, device=array_api_compat.device(array)), axis=0)
+    """Return :class:`osculant.Batches` of ``data``, such as :attr:`Dataset.train`."""
+    return Batches(data, size, seed=seed)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import optree
 
-from ..core.arrays import Array, namespace
+from ..core.arrays import Array, is_array, namespace
 
 #: Maps the parameters and the inputs to outputs.
 Model = Callable[[Any, Array], Array]
@@ -121,6 +121,8 @@ def logistic_regression(features: int, *, l2: float = 0.0, dtype: Any = np.float
     ----------
     features : int
         Length d of w, the only parameter. Inputs have shape (N, d), targets (N,), in {-1, +1}.
+        The inputs may be sparse: of scipy.sparse for NumPy parameters, and for any others an
+        :func:`osculant.linear_operator`.
     l2 : float
         Weight of the :func:`ridge`.
     dtype : numpy dtype
@@ -152,7 +154,9 @@ def _linear(
 
 
 def _scores(w: Array, inputs: Array) -> Array:
-    return namespace(w).matmul(inputs, w)
+    if is_array(inputs):
+        return namespace(w).matmul(inputs, w)
+    return inputs @ w  # sparse
 
 
 def _margin_loss(outputs: Array, targets: Array, *, of_margins: Callable[[Array], Array]) -> Array:
