@@ -37,6 +37,12 @@ class Pairs(NamedTuple):
             xp.where(where, xp.concat([self.Y, y[None, :]])[1:, :], self.Y),
         )
 
+    def latest(self, memory: int) -> Pairs:
+        """Return the newest ``memory`` pairs, preceded by none where there are fewer."""
+        xp, none = namespace(self.S), Pairs.none(self.S[0, :], memory)
+        have = self.S.shape[0]
+        return Pairs(xp.concat([none.S, self.S])[have:, :], xp.concat([none.Y, self.Y])[have:, :])
+
     def inverse(self, scale: Array) -> Callable[[Array], Array]:
         """Return v -> H v, with H the L-BFGS inverse of B; without any pair, ``scale`` times I.
 
@@ -45,22 +51,22 @@ class Pairs(NamedTuple):
         xp, memory = namespace(self.S), self.S.shape[0]
         if memory == 0:
             return lambda v: scale * v
-        rows = [(self.S[i, :], self.Y[i, :]) for i in range(memory)]
         curvatures = xp.sum(self.S * self.Y, axis=1)
-        newest = rows[-1][1]
+        newest = self.Y[memory - 1, :]
         gamma = guarded_divide(curvatures[memory - 1], dot(newest, newest))
         gamma = xp.where(gamma > 0, gamma, scale)
+        # s / s'y, 0 where there is no pair: once, as one set of pairs serves many products.
+        T = guarded_divide(self.S, curvatures[:, None])
+        rows = [(self.S[i, :], self.Y[i, :], T[i, :]) for i in range(memory)]
 
         def product(v: Array) -> Array:
             alphas = []
-            for i in reversed(range(memory)):
-                s, y = rows[i]
-                alphas.append(guarded_divide(dot(s, v), curvatures[i]))
+            for _, y, t in reversed(rows):
+                alphas.append(dot(t, v))
                 v = v - alphas[-1] * y
             v = gamma * v
-            for i, alpha in zip(range(memory), reversed(alphas), strict=True):
-                s, y = rows[i]
-                v = v + (alpha - guarded_divide(dot(y, v), curvatures[i])) * s
+            for (s, y, t), alpha in zip(rows, reversed(alphas), strict=True):
+                v = v + alpha * s - dot(y, v) * t
             return v
 
         return product

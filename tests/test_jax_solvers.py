@@ -52,7 +52,7 @@ def test_step_can_be_vmapped(solver):
 
 
 def test_whole_minimisation_in_one_compiled_vmapped_call():
-    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, size=(50, 2)))
+    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, size=(1000, 2)))
     solver = osculant.TrustRegion(gtol=1e-8)
     oracle = osculant.oracle(rosenbrock, starts[0])
 
@@ -64,7 +64,7 @@ def test_whole_minimisation_in_one_compiled_vmapped_call():
 
     state = solve(starts)
     assert bool(jnp.all(state.status == Status.CONVERGED))
-    np.testing.assert_allclose(state.x, np.ones((50, 2)), rtol=1e-6)
+    np.testing.assert_allclose(state.x, np.ones((1000, 2)), rtol=1e-6)
 
 
 def test_second_minimisation_compiles_nothing():

@@ -7,8 +7,8 @@ import osculant
 from osculant.core import drive
 from osculant.core.arrays import namespace
 from osculant.core.oracle import Oracle, Product
+from osculant.core.pairs import Pairs
 from osculant.core.solvers import METHODS
-from osculant.core.solvers.lbfgs import _direction
 from osculant.problems import rosenbrock, rosenbrock_residuals, sum_of_squares, x_minus_log
 
 SECOND_ORDER = [osculant.TrustRegion(), osculant.NewtonKrylov()]
@@ -129,7 +129,9 @@ def test_start_at_the_optimum_is_a_success_in_no_iterations(backend, solver):
     x0 = backend.from_numpy(np.ones(4))
     solution = osculant.minimize(rosenbrock, x0, method=solver)
     assert solution.success and solution.nit == 0 and solution.fun == 0.0
-    assert solution.njev == 1 and solution.nfev == solution.nhev == 0
+    assert solution.nfev == 0
+    if not isinstance(solver, osculant.Auto):  # which confirms that it is a minimum
+        assert solution.njev == 1 and solution.nhev == 0
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,8 @@ def test_float32_converges_as_far_as_float32_goes(backend):
 def test_quasi_newton_methods_solve_rosenbrock(backend, method):
     x0 = backend.from_numpy(np.array([-1.2, 1.0]))
     solution = osculant.minimize(rosenbrock, x0, method=method, tol=1e-9)
-    assert solution.success and solution.nhev == solution.nfev == 0
+    assert solution.success and solution.nfev == 0
+    assert solution.nhev == (0 if method == "lbfgs" else 1 + 2)  # the first step, and the last test
     assert solution.njev <= 60
     np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(2), rtol=1e-7)
 
@@ -188,9 +191,11 @@ def test_lbfgs_direction_is_the_dense_bfgs_one():
         V = np.eye(5) - np.outer(y, s) / (y @ s)
         H = V.T @ H @ V + np.outer(s, s) / (y @ s)
     unfilled = np.zeros((2, 5))
-    d = _direction(g, np.vstack([unfilled, S]), np.vstack([unfilled, Y]))
-    np.testing.assert_allclose(d, -H @ g, rtol=1e-10)
-    np.testing.assert_allclose(_direction(g, unfilled, unfilled), -g / np.linalg.norm(g))
+    pairs = Pairs(np.vstack([unfilled, S]), np.vstack([unfilled, Y]))
+    np.testing.assert_allclose(pairs.inverse(np.asarray(7.0))(g), H @ g, rtol=1e-10)
+    np.testing.assert_allclose(Pairs(unfilled, unfilled).inverse(np.asarray(7.0))(g), 7 * g)
+    np.testing.assert_array_equal(pairs.latest(2).S, S[1:])
+    np.testing.assert_array_equal(pairs.latest(7).Y, np.vstack([unfilled, unfilled, Y])[:7])
 
 
 def test_auto_hands_over_to_the_trust_region_where_the_line_search_stalls():
@@ -264,8 +269,11 @@ def test_counts_are_what_was_evaluated(solver):
         "ggns": solution.nggn,
     }
     assert reported == oracle.calls
-    cost = solution.nfev / 3 + solution.njev + 2 * solution.nhev + solution.nggn * 4 / 3
-    assert solution.state.counts.gradient_equivalents() == pytest.approx(cost)
+    # The solver's own counts lack the driver's gradient at the end.
+    counts = solution.state.counts
+    assert int(counts.gradients) == solution.njev - (solution.status is osculant.Status.MAXITER)
+    cost = counts.values / 3 + counts.gradients + 2 * counts.hvps + counts.ggns * 4 / 3
+    assert counts.gradient_equivalents() == pytest.approx(float(cost))
 
 
 def test_no_solver_evaluates_anything_in_init():

@@ -84,6 +84,7 @@ def lanczos(
     memory: int,
     active: Array,
     flow: Flow,
+    probing: Array | bool = False,
 ) -> Subspace:
     """Extend a subspace by preconditioned residuals until it holds a good enough step.
 
@@ -106,6 +107,9 @@ def lanczos(
     active : 0-d boolean array
         If False no product is taken and the subspace is empty.
     flow : Flow
+    probing : 0-d boolean array
+        Whether the subspace is to show negative curvature that g does not: it is then built for g
+        and as much of the fixed vector, and h is still V g.
 
     Returns
     -------
@@ -129,6 +133,7 @@ def lanczos(
     g_norm = norm(g)
     unit = g / xp.where(g_norm > 0, g_norm, like(g, 1.0))
     probe = xp.sin(xp.cumulative_sum(xp.ones_like(g)))
+    seed = xp.where(probing, unit + guarded_divide(like(g, 1.0), norm(probe)) * probe, unit)
 
     def orthonormal(V: Array, z: Array) -> tuple[Array, Array]:
         """Return z without its part in V, of length 1, and whether anything was left of it."""
@@ -142,10 +147,10 @@ def lanczos(
     def extend(c: _Search) -> _Search:
         Bv = matvec(c.v)
         Bv = xp.where(xp.isfinite(norm(Bv)), Bv, xp.zeros_like(Bv))
-        space = _append(c.space, c.v, Bv, unit, index)
+        space = _append(c.space, c.v, Bv, seed, index)
         s = minimise(space, _scaled(reach, g_norm), flow)
         bent = xp.matmul(s.y, space.BV) + s.shift * metric(xp.matmul(s.y, space.V))
-        r = unit + bent
+        r = seed + bent
         z = precondition(r)
         size = _root(dot(r, z))
         invariant = norm(r) <= 10 * eps(g) * (1 + norm(bent))
@@ -154,18 +159,18 @@ def lanczos(
         full = space.size >= memory
         return _Search(space, v, c.bound, c.probed | invariant, enough | ~left | full)
 
-    z = precondition(unit)
+    z = precondition(seed)
     v, left = orthonormal(rows, z)
     empty = Subspace(rows, rows, rows[:, :1] * xp.zeros_like(index), rows[:, 0], integer_like(g, 0))
     start = _Search(
         space=empty,
         v=v,
-        bound=rtol * _root(dot(unit, z)),
+        bound=rtol * _root(dot(seed, z)),
         probed=boolean_like(g, False),
         done=~(active & left),
     )
     end = flow.while_loop(lambda c: ~c.done, extend, start).space
-    return end._replace(h=g_norm * end.h)
+    return end._replace(h=g_norm * xp.where(probing, xp.matmul(end.V, unit), end.h))
 
 
 def whole_space(
@@ -219,10 +224,10 @@ def minimise(space: Subspace, reach: Reach, flow: Flow) -> Minimiser:
     unit = safe / scale
     target = Reach(reach.radius / unit, reach.slope * scale / unit)
     shift, u = _secular(values, c, target, flow)
-    y = xp.where(some, unit * xp.matmul(Q, u), xp.zeros_like(u))
+    y = unit * xp.matmul(Q, u)
     return Minimiser(
         y=y,
-        shift=xp.where(some, scale * shift, like(shift, 0.0)),
+        shift=scale * shift,
         slope=dot(space.h, y),
         curvature=dot(y, xp.matmul(space.T, y)),
     )

@@ -1,4 +1,4 @@
-"""The default: quasi-Newton steps, and exact curvature where these stall."""
+"""The default: quasi-Newton steps, and exact curvature where these end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, integer_like, namespace
 from ..oracle import Oracle, Product
+from ..pairs import Pairs
 from ..result import Counts, Status
 from .base import Solver
 from .lbfgs import LBFGS, LBFGSState
@@ -22,35 +23,47 @@ class AutoState(NamedTuple):
     status: Array
     counts: Counts
     exact: Array
-    """Whether the quasi-Newton method has stalled and the trust region has taken over."""
+    """Whether the trust region has taken over."""
     lbfgs: LBFGSState
     trust_region: TrustRegionState
 
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Solver):
-    """L-BFGS until it stalls, then a trust-region Newton method.
+    """L-BFGS until it converges or stalls, then a trust-region Newton method.
 
-    A quasi-Newton method needs the fewest evaluations on most functions, and stalls on those whose
-    scales it cannot learn. There, Hessian products go on, from where it stands. An oracle that
-    offers none gets L-BFGS alone.
+    A quasi-Newton method needs the fewest evaluations on most functions. It stalls on those whose
+    scales it cannot learn, and it takes saddle points and flat valleys for minima. So where it
+    ends, by either way, Hessian products go on: a trust region, preconditioned by what L-BFGS has
+    learned, stops only where its model promises no decrease any more. At a minimum that is one
+    model, of at most ``trust_region.max_inner`` products, and no step. An oracle without Hessian
+    products gets L-BFGS alone, as do batches.
 
     Parameters
     ----------
     lbfgs : LBFGS
         The quasi-Newton method; its ``gtol`` is not read.
     trust_region : TrustRegion
-        What takes over; its ``gtol`` is not read.
+        What takes over; its ``gtol`` is not read. With ``second_order=False`` a small gradient is
+        enough to stop, and nothing is spent on confirming it.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops a fit.
+    fixed : bool
+        Whether the function is one and the same at each step; :func:`osculant.minimize` sets it.
     """
 
-    lbfgs: LBFGS = field(default_factory=LBFGS)
-    trust_region: TrustRegion = field(default_factory=TrustRegion)
+    lbfgs: LBFGS = field(default_factory=lambda: LBFGS(initial="curvature"))
+    trust_region: TrustRegion = field(default_factory=lambda: TrustRegion(second_order=True))
+    fixed: bool = False
 
     def deterministic(self) -> Auto:
         """Return this solver for one fixed function."""
-        return replace(self, lbfgs=self.lbfgs.deterministic())
+        return replace(
+            self,
+            lbfgs=self.lbfgs.deterministic(),
+            trust_region=self.trust_region.deterministic(),
+            fixed=True,
+        )
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> AutoState:
         """Return the state to start from ``x``, of shape (n,)."""
@@ -68,13 +81,16 @@ class Auto(Solver):
 
     def step(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
         """Return the state after one step of the method whose turn it is."""
-        if Product.HVP not in oracle.products:
+        if not self.fixed or Product.HVP not in oracle.products:
             return self._quasi_newton(oracle, state, *data)
-        return oracle.flow.cond(
+        state = oracle.flow.cond(
             state.exact,
-            lambda s: self._newton(oracle, s, *data),
+            lambda s: s,
             lambda s: self._hand_over(self._quasi_newton(oracle, s, *data)),
             state,
+        )
+        return oracle.flow.cond(
+            state.exact, lambda s: self._newton(oracle, s, *data), lambda s: s, state
         )
 
     def report(self, state: AutoState) -> dict[str, Array]:
@@ -82,21 +98,27 @@ class Auto(Solver):
         return {"exact": state.exact}
 
     def _quasi_newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
-        new = replace(self.lbfgs, gtol=self.gtol).step(oracle, state.lbfgs, *data)
+        solver = replace(self.lbfgs, gtol=self.gtol)
+        if solver.initial == "curvature" and not solver.needs() <= oracle.products:
+            solver = replace(solver, initial="unit")
+        new = solver.step(oracle, state.lbfgs._replace(x=state.x), *data)
         return _adopt(state, new)._replace(lbfgs=new)
 
     def _newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
-        new = replace(self.trust_region, gtol=self.gtol).step(oracle, state.trust_region, *data)
+        solver = replace(self.trust_region, gtol=self.gtol)
+        new = solver.step(oracle, state.trust_region._replace(x=state.x), *data)
         return _adopt(state, new)._replace(trust_region=new)
 
     def _hand_over(self, state: AutoState) -> AutoState:
-        """Let the trust region go on from here if the line search has stalled."""
-        xp = namespace(state.x)
-        stalled = state.status == Status.STALLED.value
+        """Let the trust region go on from where the line search has converged or stalled."""
+        xp, status = namespace(state.x), state.status
+        ended = (status == Status.CONVERGED.value) | (status == Status.STALLED.value)
+        pairs = state.trust_region.pairs
+        learned = Pairs(state.lbfgs.S, state.lbfgs.Y).latest(pairs.S.shape[0])
         return state._replace(
-            exact=stalled,
-            status=xp.where(stalled, integer_like(state.x, Status.RUNNING), state.status),
-            trust_region=state.trust_region._replace(x=state.x, counts=state.counts),
+            exact=ended,
+            status=xp.where(ended, integer_like(state.x, Status.RUNNING), status),
+            trust_region=state.trust_region._replace(counts=state.counts, pairs=learned),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..arrays import Array, dot, guarded_divide, identity_like, integer_like, like, namespace, norm
+from ..arrays import Array, dot, identity_like, integer_like, like, namespace
 from ..oracle import Oracle
 from ..result import Counts, Status
 from .newton import check_dense
@@ -43,6 +43,9 @@ class BFGS(QuasiNewton):
     damping : bool
         Whether a pair of too little curvature is moved towards what is known already (Powell;
         Nocedal and Wright 2006, Procedure 18.2), rather than left out.
+    initial : {"unit", "curvature"}
+        The first step's length: 1, or the Cauchy step's, from one Hessian product along the
+        gradient, at most max(1, |x|).
     curvature : float
         The line search ends once the slope has risen to this fraction of the first; 0.9 as in
         Nocedal and Wright 2006, section 3.1.
@@ -87,7 +90,7 @@ class BFGS(QuasiNewton):
         start = self._start(oracle, state, *data)
         xp, g = namespace(start.g), start.g
         none = state.pairs == 0
-        d = xp.where(none, -g * guarded_divide(like(g, 1.0), norm(g)), -xp.matmul(state.H, g))
+        d = -xp.where(none, start.scale * g, xp.matmul(state.H, g))
         move = self._search(oracle, state.x, start, descending(d, g), *data)
         s, y, learns = self._pair(start, move)
         H = oracle.flow.cond(learns, _updated, lambda H, *_: H, state.H, s, y, none)
@@ -99,7 +102,7 @@ class BFGS(QuasiNewton):
             value=value,
             grad=grad,
             status=xp.where(forget & none, integer_like(g, Status.STALLED), start.status),
-            counts=state.counts.add(gradients=start.gradients + move.gradients),
+            counts=state.counts.add(gradients=start.gradients + move.gradients, hvps=start.hvps),
             H=H,
             pairs=xp.where(forget, xp.zeros_like(pairs), pairs),
             step_length=move.step_length,

@@ -33,7 +33,7 @@ class CubicRegularization(RegularizedNewton):
         Most products per step, each of which keeps two vectors; by default 30.
     memory : int
         Pairs (s, B s) by which the subspace is preconditioned in the spherical norm.
-    forcing, attempts, fixed, gtol
+    forcing, attempts, second_order, fixed, gtol
         As in :class:`TrustRegion`.
 
     Notes
@@ -42,8 +42,8 @@ class CubicRegularization(RegularizedNewton):
     minimised in one Krylov subspace (section 6.2) for all weights: a rejection takes no new
     product. The subspace, its preconditioner and the stretching of steps are those of
     :class:`TrustRegion`. Deviations: a rejection raises sigma to where the cubic term is felt,
-    sigma |s|^3 >= |g's|, and on by the interpolated factor that shortens a trust radius. The
-    norms are footnote 5 of Kohler et al. 2020.
+    sigma |s|^3 >= max(|g's|, |g's + s'Bs|), and on by the interpolated factor that shortens a trust
+    radius. The norms are footnote 5 of Kohler et al. 2020.
 
     Examples
     --------
@@ -85,7 +85,8 @@ class CubicRegularization(RegularizedNewton):
         length = norm(best.y)
         cube = length * length * length
         predicted = -(best.slope + best.curvature / 2) - guarded_divide(cube, 3 * size)
-        felt = guarded_divide(cube, namespace(cube).abs(best.slope))
+        xp, bent = namespace(cube), best.slope + best.curvature
+        felt = guarded_divide(cube, xp.maximum(xp.abs(best.slope), xp.abs(bent)))
         return Proposal.free(step, length=felt, slope=best.slope, predicted=predicted)
 
     def _resized(self, trial: Trial, factor: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..arrays import Array, guarded_divide, integer_like, like, namespace, norm
+from ..arrays import Array, integer_like, like, namespace
 from ..oracle import Oracle
 from ..pairs import Pairs
 from ..result import Counts, Status
@@ -45,6 +45,9 @@ class LBFGS(QuasiNewton):
     damping : bool
         Whether a pair of too little curvature is moved towards what is known already (Powell;
         Nocedal and Wright 2006, Procedure 18.2), rather than left out.
+    initial : {"unit", "curvature"}
+        The first step's length: 1, or the Cauchy step's, from one Hessian product along the
+        gradient, at most max(1, |x|).
     curvature : float
         The line search ends once the slope has risen to this fraction of the first; 0.9 as in
         Nocedal and Wright 2006, section 3.1.
@@ -59,7 +62,7 @@ class LBFGS(QuasiNewton):
     Notes
     -----
     A step costs the gradients of its line search, mostly one, and one more for its start where
-    ``fixed`` is False. The first direction has length 1. If the line search fails, the pairs are
+    ``fixed`` is False. If the line search fails, the pairs are
     forgotten and the next step is along -g; if that fails too, the run has stalled.
     """
 
@@ -88,7 +91,7 @@ class LBFGS(QuasiNewton):
         """Return the state after one line search."""
         start = self._start(oracle, state, *data)
         xp, g = namespace(start.g), start.g
-        d = descending(_direction(g, state.S, state.Y), g)
+        d = descending(-Pairs(state.S, state.Y).inverse(start.scale)(g), g)
         move = self._search(oracle, state.x, start, d, *data)
         S, Y = Pairs(state.S, state.Y).push(*self._pair(start, move))
         forget = start.active & ~move.moved
@@ -99,13 +102,8 @@ class LBFGS(QuasiNewton):
             value=value,
             grad=grad,
             status=xp.where(stalled, integer_like(g, Status.STALLED), start.status),
-            counts=state.counts.add(gradients=start.gradients + move.gradients),
+            counts=state.counts.add(gradients=start.gradients + move.gradients, hvps=start.hvps),
             S=xp.where(forget, xp.zeros_like(S), S),
             Y=xp.where(forget, xp.zeros_like(Y), Y),
             step_length=move.step_length,
         )
-
-
-def _direction(g: Array, S: Array, Y: Array) -> Array:
-    """Return -H g, and -g/|g| without any pair."""
-    return -Pairs(S, Y).inverse(guarded_divide(like(g, 1.0), norm(g)))(g)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
 from ..globalize.line_search import wolfe
-from ..oracle import Oracle
+from ..oracle import Oracle, Point, Product
 from ..pairs import CAUTIOUS, damped, teaches
 from ..result import Status
 from .base import Solver, verdict
@@ -21,8 +21,12 @@ class Start(NamedTuple):
     status: Array
     active: Array
     """Whether there is anything to do."""
+    scale: Array
+    """Length per unit of gradient of a first step along it."""
     gradients: Array
-    """What it cost to know."""
+    """Linearisations that it took to know all this."""
+    hvps: Array
+    """Hessian products that it took."""
 
 
 class Move(NamedTuple):
@@ -69,20 +73,26 @@ class GradientSearch(Solver):
     def _start(self, oracle: Oracle, state: Any, *data: Any) -> Start:
         """Evaluate the start, or recall what the last line search found there."""
 
-        def evaluate(x: Array) -> tuple[Array, Array, Array]:
+        def evaluate(x: Array) -> tuple[Array, ...]:
             pt = oracle.at(x, *data)
-            return pt.value, pt.grad, integer_like(x, 1)
+            return pt.value, pt.grad, integer_like(x, 1), *self._scale(pt, x)
 
-        def recall(x: Array) -> tuple[Array, Array, Array]:
-            return state.value, state.grad, integer_like(x, 0)
+        def recall(x: Array) -> tuple[Array, ...]:
+            none = integer_like(x, 0)
+            return state.value, state.grad, none, _per_gradient(1.0, state.grad), none
 
         if self.fixed:
             known = oracle.flow.cond(state.counts.gradients > 0, recall, evaluate, state.x)
         else:
             known = evaluate(state.x)
-        f, g, gradients = known
+        f, g, gradients, scale, hvps = known
         status = verdict(f, g, self.gtol)
-        return Start(f, g, status, status == Status.RUNNING.value, gradients)
+        active = status == Status.RUNNING.value
+        return Start(f, g, status, active, scale, gradients, hvps)
+
+    def _scale(self, pt: Point, x: Array) -> tuple[Array, Array]:
+        """Return the first step's length per unit of gradient, and what it took in products."""
+        return _per_gradient(1.0, pt.grad), integer_like(x, 0)
 
     def _search(self, oracle: Oracle, x: Array, start: Start, d: Array, *data: Any) -> Move:
         """Search along ``d``, first at its own length."""
@@ -135,6 +145,27 @@ class QuasiNewton(GradientSearch):
 
     cautious: float = CAUTIOUS
     damping: bool = False
+    initial: Literal["unit", "curvature"] = "unit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.initial not in ("unit", "curvature"):
+            raise ValueError(f"initial is {self.initial!r}; it must be 'unit' or 'curvature'")
+
+    def needs(self) -> frozenset[Product]:
+        """Products that the oracle must offer."""
+        return frozenset({Product.HVP if self.initial == "curvature" else Product.GRAD})
+
+    def _scale(self, pt: Point, x: Array) -> tuple[Array, Array]:
+        if self.initial == "unit":
+            return super()._scale(pt, x)
+        xp, g = namespace(x), pt.grad
+        u = _per_gradient(1.0, g) * g
+        curvature = xp.abs(dot(u, pt.hvp(u)))
+        longest = _per_gradient(xp.maximum(norm(x), like(x, 1.0)), g)
+        cauchy = xp.minimum(guarded_divide(like(x, 1.0), curvature), longest)
+        usable = xp.isfinite(curvature) & (curvature > 0)
+        return xp.where(usable, cauchy, _per_gradient(1.0, g)), integer_like(x, 1)
 
     def _pair(self, start: Start, move: Move) -> tuple[Array, Array, Array]:
         """Return s, y and whether they are to be learned from.
@@ -146,6 +177,10 @@ class QuasiNewton(GradientSearch):
         if self.damping:
             y = damped(s, y, -move.step_length * start.g)
         return s, y, move.moved & teaches(s, y, self.cautious)
+
+
+def _per_gradient(length: Array | float, g: Array) -> Array:
+    return guarded_divide(like(g, 1.0), norm(g)) * length
 
 
 def descending(d: Array, g: Array) -> Array:

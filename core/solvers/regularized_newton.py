@@ -66,6 +66,7 @@ class RegularizedNewton(Solver):
     memory: int = 10
     forcing: float = 0.5
     attempts: int = 10
+    second_order: bool = False
     fixed: bool = False
 
     def __post_init__(self) -> None:
@@ -136,7 +137,8 @@ class RegularizedNewton(Solver):
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING.value
+        flat = (status == Status.CONVERGED.value) & self.second_order
+        active = (status == Status.RUNNING.value) | flat
         apart = sample.curvature is not sample.gradient
         curved = oracle.at(x, *sample.curvature) if apart else pt
         judged_apart = sample.ratio is not sample.gradient
@@ -147,7 +149,14 @@ class RegularizedNewton(Solver):
 
         norm_state = self.norm.update(state.norm, g)
         size = self._first(state.radius, self._dual_length(norm_state, g))
-        model = self._model(curved, g, size, self._recall(state, g), norm_state, active, flow)
+        pairs = self._recall(state, g)
+        model = self._model(curved, g, size, pairs, norm_state, active, flat, flow)
+        if self.second_order:
+            predicted = model.propose(size).predicted
+            status = xp.where(
+                flat & (predicted > self._negligible(f)), integer_like(g, Status.RUNNING), status
+            )
+            active = status == Status.RUNNING.value
         trial = search(
             model.propose,
             value_at,
@@ -165,12 +174,13 @@ class RegularizedNewton(Solver):
             length(self.norm, norm_state, x), like(g, eps(g))
         )
         stalled = active & ~trial.accepted & (tiny | (trial.size == 0))
+        stop = xp.where(flat, integer_like(g, Status.CONVERGED), integer_like(g, Status.STALLED))
         products = "hvps" if self.curvature == "hessian" else "ggns"
         return RegularizedNewtonState(
             x=xp.where(trial.accepted, x + s, x),
             value=f,
             grad=g,
-            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
+            status=xp.where(stalled, stop, status),
             counts=state.counts.add(
                 gradients=1 + int(apart) + trial.gradients,
                 values=int(judged_apart) + trial.tries + longer.tries,
@@ -192,6 +202,7 @@ class RegularizedNewton(Solver):
         pairs: Pairs,
         norm_state: Any,
         active: Array,
+        flat: Array,
         flow: Flow,
     ) -> Model:
         """Return the model of a Lanczos subspace, and the pairs that it teaches."""
@@ -209,6 +220,7 @@ class RegularizedNewton(Solver):
             memory=self.max_inner or SUBSPACE,
             active=active,
             flow=flow,
+            probing=flat,
         )
         if learns:
             pairs = _newest(pairs, *ritz_pairs(space, self.memory))
@@ -233,6 +245,13 @@ class RegularizedNewton(Solver):
             return state.pairs
         y = g - state.grad
         return state.pairs.push(state.step, y, teaches(state.step, y))
+
+    def _negligible(self, f: Array) -> Array:
+        """Return the decrease that a converged run may leave undone."""
+        xp = namespace(f)
+        least = like(f, eps(f) ** (2 / 3))
+        tolerance = xp.maximum(least, like(f, 1.0) * self.gtol**1.5)
+        return tolerance * xp.maximum(xp.abs(f), like(f, 1.0))
 
     def _matvec(self, pt: Point) -> Callable[[Array], Array]:
         return pt.hvp if self.curvature == "hessian" else pt.ggn

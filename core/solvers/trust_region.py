@@ -52,6 +52,11 @@ class TrustRegion(RegularizedNewton):
         convergence at the least cost (Nocedal and Wright 2006, Algorithm 7.1).
     attempts : int
         Most trial steps per subproblem; 10 as in trunk.
+    second_order : bool
+        Whether a small gradient is not enough to stop: the model must also promise a decrease of
+        no more than max(eps^(2/3), gtol^(3/2)) max(1, |f|), on a subspace that a fixed vector of no
+        structure has a part in, so that a saddle is left even where the gradient is zero. The last
+        step then takes up to ``max_inner`` products that it otherwise would not.
     fixed : bool
         Whether the function is one and the same at each step, so that the change of the gradient
         teaches a pair; :func:`osculant.minimize` sets it.
@@ -91,6 +96,10 @@ class TrustRegion(RegularizedNewton):
         if self.subproblem not in ("gltr", "steihaug", "exact"):
             raise ValueError(
                 f"subproblem is {self.subproblem!r}; it must be 'gltr', 'steihaug' or 'exact'"
+            )
+        if self.second_order and self.subproblem == "steihaug":
+            raise ValueError(
+                "second_order=True needs a subspace that is kept: use subproblem='gltr' or 'exact'"
             )
         for name, limit in (("radius", self.radius), ("max_radius", self.max_radius)):
             if limit is not None and not limit > 0:
@@ -143,10 +152,11 @@ class TrustRegion(RegularizedNewton):
         pairs: Pairs,
         norm_state: Any,
         active: Array,
+        flat: Array,
         flow: Flow,
     ) -> Model:
         if self.subproblem == "gltr":
-            return super()._model(pt, g, size, pairs, norm_state, active, flow)
+            return super()._model(pt, g, size, pairs, norm_state, active, flat, flow)
 
         def metric(v: Array) -> Array:
             return self.norm.apply(norm_state, v)
