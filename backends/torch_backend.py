@@ -19,6 +19,7 @@ import torch
 
 from ..core.arrays import Array
 from ..core.errors import NotDifferentiable
+from ..core.layers import as_places, recorder
 from ..core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
     HESSIAN_PRODUCTS,
@@ -210,6 +211,12 @@ class TorchOracle(Oracle):
         if self._seed is not None:
             torch.manual_seed(self._seed)
 
+    def sibling(self, objective: Objective, example: Any) -> TorchOracle:
+        """Return the oracle of another function, held as this one is."""
+        other = TorchOracle(objective, Structure(example))
+        other._seed = self._seed
+        return other
+
     def at(self, x: Array, *data: Any) -> TorchPoint:
         """Linearise once at ``x``, of shape (n,)."""
         self.structure.check(x, name="x")
@@ -326,11 +333,13 @@ class TorchPoint(Point):
         _, g = self._second
         Hv = _pull(g, self._leaves, self._split(v), create_graph=True)
         _refuse_once_differentiable(Hv)
+        _refuse_fused_norms(g)
         return lambda w: self._join(_pull(Hv, self._leaves, self._split(w)))
 
     @torch.inference_mode(False)
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
         """Differentiate along ``v``, again and again, in the graph that is there."""
+        _refuse_fused_norms([self._value])
         direction = self._split(v.detach())
         term, terms = self._value, [self.value]
         for _ in range(order):
@@ -408,17 +417,33 @@ def _refuse_once_differentiable(gradient: Sequence[Array]) -> None:
     Its error node hangs beside the path to the parameters, where differentiating does not meet
     it: the Hessian product would silently lack a term.
     """
+    if any(name == "torch::autograd::Error" for name in _names(gradient)):
+        raise NotDifferentiable(
+            "the function uses a torch.autograd.Function marked @once_differentiable; write "
+            "its backward with differentiable tensor operations and remove the mark"
+        )
+
+
+def _refuse_fused_norms(tensors: Sequence[Array]) -> None:
+    """Raise if a fused normalisation took part: PyTorch's own third derivative of it is wrong."""
+    for name in _names(tensors):
+        if fused := re.match("Native(Batch|Layer)Norm", name):
+            kind = fused[1].lower()
+            raise NotDifferentiable(
+                f"PyTorch's third derivative of {kind}_norm is wrong: use "
+                f"osculant.ops.{kind}_norm, or products up to second order"
+            )
+
+
+def _names(tensors: Sequence[Array]) -> Iterator[str]:
+    """Yield the names of all nodes in the graph of ``tensors``."""
     seen: set[Any] = set()
-    found = [g.grad_fn for g in gradient]
+    found = [tensor.grad_fn for tensor in tensors]
     while found:
         node = found.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "torch::autograd::Error":
-            raise NotDifferentiable(
-                "the function uses a torch.autograd.Function marked @once_differentiable; write "
-                "its backward with differentiable tensor operations and remove the mark"
-            )
+        yield node.name()
         seen.add(node)
         found.extend(successor for successor, _ in node.next_functions)
 
@@ -450,7 +475,8 @@ class _FunctionalModule:
 
     def __call__(self, params: Mapping[str, Array], *inputs: Any) -> Any:
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        outputs = torch.func.functional_call(self.module, (dict(params), buffers), inputs)
+        with _reporting(self.module):
+            outputs = torch.func.functional_call(self.module, (dict(params), buffers), inputs)
         if self._moving and not self._moved:
             self._moved = buffers
         return outputs
@@ -468,6 +494,48 @@ class _FunctionalModule:
                         buffer.copy_(self._moved[name])
         finally:
             self._moving, self._moved = False, {}
+
+
+@contextmanager
+def _reporting(module: torch.nn.Module) -> Iterator[None]:
+    """Let dense and convolution layers of ``module`` report to the recorder, if there is one."""
+    listener = recorder()
+    if listener is None:
+        yield
+        return
+
+    def report(layer: Any, args: tuple[Any, ...], outputs: Array) -> Array:
+        def inputs() -> Array:
+            if isinstance(layer, torch.nn.Linear):
+                return as_places(args[0])
+            columns = torch.nn.functional.unfold(
+                args[0], layer.kernel_size, layer.dilation, layer.padding, layer.stride
+            )
+            return columns.mT
+
+        return listener.report(
+            layer.weight,
+            layer.bias,
+            inputs,
+            outputs,
+            outputs_first=True,
+            convolution=isinstance(layer, torch.nn.Conv2d),
+        )
+
+    hooks = [layer.register_forward_hook(report) for layer in module.modules() if _is_dense(layer)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_dense(layer: torch.nn.Module) -> bool:
+    """Whether it is a layer that factors are known for."""
+    if isinstance(layer, torch.nn.Conv2d):
+        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return plain and layer.groups == 1
+    return isinstance(layer, torch.nn.Linear)
 
 
 def _check_names(module: torch.nn.Module, params: Any) -> None:

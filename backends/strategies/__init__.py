@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ...core.arrays import complex_dtype
@@ -60,9 +61,9 @@ def build(
     exact = make_oracle(objective, example)
     structure = exact.structure
     objective = getattr(exact, "objective", objective)  # a torch module has become a function
-    black_box = BlackBox(objective, structure)
-    black_box.flow = exact.flow
-    extend: Callable[[Objective, Structure], Oracle] = BlackBox if opaque else make_holomorphic
+    opaquely = partial(BlackBox, host=exact)
+    black_box = opaquely(objective, structure)
+    extend: Callable[[Objective, Structure], Oracle] = opaquely if opaque else make_holomorphic
     real = Overridden(black_box if opaque else exact, own)
     extended: Oracle = real
     if isinstance(step, ComplexStep):
@@ -70,7 +71,7 @@ def build(
         extended = Overridden(extend(objective, structure.with_dtype(dtype)), own)
     stepped = Stepped(objective, real, extended, extend, step)
     reference = Overridden(
-        Stepped(objective, black_box, black_box, BlackBox, FiniteDifference()), {}
+        Stepped(objective, black_box, black_box, opaquely, FiniteDifference()), {}
     )
     rest = {name: f for name, f in functions.items() if name not in own}
     return Overridden(stepped, rest, reference)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -57,6 +58,18 @@ class Stepped(Oracle):
             self.products = frozenset({Product.GRAD})
         if objective.composite:
             self.products |= GAUSS_NEWTON_PRODUCTS
+        self.products |= exact.products & {Product.THIRD}
+
+    @contextmanager
+    def held(self, seed: int, *, track: bool = True) -> Iterator[None]:
+        """Hold the function where the steps lead as well; its state moves once."""
+        with self.exact.held(seed, track=track), self.extended.held(seed, track=False):
+            yield
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """What the model keeps beside its parameters; not copies."""
+        return self.exact.buffers
 
     def at(self, x: Array, *data: Any) -> SteppedPoint:
         """Evaluate at ``x``, of shape (n,)."""
@@ -147,6 +160,13 @@ class SteppedPoint(Point):
         structure = structure.with_dtype(oracle.extended.structure.dtype)
         loss = oracle.extend(Objective(fun=oracle.objective.loss), structure)
         return _second(oracle.step, loss, z, u, self._data[-1:])
+
+    def _third(self, v: Array) -> Callable[[Array], Array]:
+        """Return the exact oracle's: on the tape, a complex step over its Hessian product."""
+        return self._exact._third(v)
+
+    def _taylor(self, v: Array, order: int) -> Sequence[Array]:
+        return self._exact._taylor(v, order)
 
     def _value_at(self, x: Array) -> Array:
         return self.oracle.extended.value(x, *self._data)

@@ -272,6 +272,11 @@ def _parts(z: Array) -> tuple[Array, Array | None]:
     return torch.view_as_real(z).unbind(-1) if z.is_complex() else (z, None)
 
 
+def _dropout(x: Array, *args: Any, **kwargs: Any) -> Array:
+    """Draw what the real function draws."""
+    return x * torch.nn.functional.dropout(torch.ones_like(x.real), *args, **kwargs)
+
+
 def _remainder(x: Any, y: Any) -> Array:
     return x - y * torch.floor(_real(x) / _real(y))
 
@@ -322,6 +327,7 @@ _EXTENDED: dict[str, Callable[..., Any]] = {
     "arctan2": _atan2,
     "hypot": lambda x, y: torch.sqrt(x * x + y * y),
     "remainder": _remainder,
+    "dropout": _dropout,
     "sort": lambda x, dim=-1, **kwargs: _sorted(x, dim, **kwargs),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -31,21 +32,49 @@ class BlackBox(Oracle):
     """Calls the user's functions, which are never traced, on plain arrays: real or complex ones.
 
     It has values, and outputs if the function is a composition, and no derivatives.
+
+    Parameters
+    ----------
+    objective : Objective
+    structure : Structure
+        Of real or complex arrays.
+    host : Oracle
+        Of the same function, on the backend that holds it (:meth:`Oracle.held`).
     """
 
     products = frozenset()
 
-    def __init__(self, objective: Objective, structure: Structure) -> None:
+    def __init__(self, objective: Objective, structure: Structure, host: Oracle) -> None:
         super().__init__(structure)
-        self.objective = objective
+        self.objective, self.host = objective, host
+        self.flow = host.flow
 
     def at(self, x: Array, *data: Any) -> BlackBoxPoint:
         """Return a point that evaluates when it is asked."""
         self.structure.check(x)
         return BlackBoxPoint(self, x, data)
 
+    def held(self, seed: int, *, track: bool = True) -> AbstractContextManager[None]:
+        """Hold the function as its backend does."""
+        return self.host.held(seed, track=track)
+
+    def ravel(self, tree: Any) -> Array:
+        """Return a tree of parameters as a new vector of shape (n,), outside any graph."""
+        return self.host.ravel(tree)
+
+    def prepare(self) -> None:
+        """Make ready for an evaluation."""
+        self.host.prepare()
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """What the model keeps beside its parameters; not copies."""
+        return self.host.buffers
+
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d array."""
+        self.structure.check(x)
+        self.prepare()
         return _scalar(
             self.structure, _call(self.structure, "fun", self.objective.__call__, x, (), data)
         )
@@ -82,6 +111,7 @@ class BlackBoxPoint(Point):
         def model(params: Any, *data: Any) -> Any:
             return objective.outputs(params, data)
 
+        self.oracle.prepare()
         z = _call(structure, "model", model, self._x, (), self._data)
         check_outputs(z, structure)
         return z
@@ -91,7 +121,7 @@ class BlackBoxPoint(Point):
         """The model's outputs, flattened to shape (m,)."""
         if not self.oracle.objective.composite:
             return super().outputs
-        return namespace(self._outputs).asarray(self._outputs.reshape(-1), copy=True)
+        return namespace(self._outputs).asarray(_flat(self._outputs), copy=True)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -132,12 +162,22 @@ class Overridden(Oracle):
         """Return the function at ``x`` as a 0-d array."""
         if "value" not in self.functions:
             return self.base.value(x, *data)
+        self.structure.check(x)
         value = _call(self.structure, "value", self.functions["value"], x, (), data)
         return _scalar(self.structure, value)
 
     def ravel(self, tree: Any) -> Array:
         """Return a tree of parameters as a new vector of shape (n,)."""
         return self.base.ravel(tree)
+
+    def held(self, seed: int, *, track: bool = True) -> AbstractContextManager[None]:
+        """Hold the oracle underneath; the user's functions answer for themselves."""
+        return self.base.held(seed, track=track)
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """What the model keeps beside its parameters; not copies."""
+        return self.base.buffers
 
     def check_analytic(self, x: Array, *data: Any, rtol: float | None = None) -> Discrepancy:
         """Compare the gradient and a Hessian product at ``x`` with central differences.
@@ -228,17 +268,17 @@ class OverriddenPoint(Point):
     def _jvp(self, v: Array) -> Array:
         if "jvp" not in self.oracle.functions:
             return self._base._jvp(v)
-        return self._call("jvp", self._tree(v)).reshape(-1)
+        return _flat(self._call("jvp", self._tree(v)))
 
     def _vjp(self, u: Array) -> Array:
         if "vjp" not in self.oracle.functions:
             return self._base._vjp(u)
-        return self._flattened("vjp", self._call("vjp", u.reshape(self.output_shape)))
+        return self._flattened("vjp", self._call("vjp", self._like_outputs(u)))
 
     def _loss_hvp(self, u: Array) -> Array:
         if "loss_hvp" not in self.oracle.functions:
             return self._base._loss_hvp(u)
-        return self._call("loss_hvp", u.reshape(self.output_shape)).reshape(-1)
+        return _flat(self._call("loss_hvp", self._like_outputs(u)))
 
     def _unavailable(self, product: Product, what: str = "") -> ProductUnavailable:
         return self._base._unavailable(product, what)
@@ -270,6 +310,9 @@ class OverriddenPoint(Point):
         if name not in self.oracle.functions:
             return otherwise(v)
         return self._flattened(name, self._call(name, self._tree(v)))
+
+    def _like_outputs(self, u: Array) -> Array:
+        return namespace(u).reshape(u, self.output_shape)
 
     def _tree(self, v: Array) -> Any:
         return self.oracle.structure.unravel(v)
@@ -307,6 +350,10 @@ def _call(
         )
     _, leaves, treedef = structure.trees.flatten(result)
     return structure.trees.unflatten(treedef, [unwatched(leaf) for leaf in leaves])
+
+
+def _flat(array: Array) -> Array:
+    return namespace(array).reshape(array, (-1,))
 
 
 def _is_complex_structure(structure: Structure) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ...core.arrays import Array
+from ...core.arrays import Array, join_parts
 from ...core.errors import NotDifferentiable
 from .contraction import diagonal, matmul, with_common_stack
 from .functions import max_, min_, root, sum_, where
@@ -112,27 +112,40 @@ def cholesky(A: Any, upper: bool = False) -> Array:
     """Return the factor L of A = L L'; of the symmetric part, if A is traced.
 
     With E = L^-1 dA L^-T and P(X) the lower triangle of X with half its diagonal, the factor of
-    I + E is I + F, where F = P(E - F F'), from F = 0 on.
+    I + E is I + F, where F = P(E - F F'), from F = 0 on. Next to the real axis, where the
+    namespace's own factor would conjugate, L comes from that of the real part in the same way, to
+    first order in the imaginary part.
     """
+    L = _cholesky(plain(A))
+    if is_traced(A):
+        half = _half_lower(L)
+        E = _congruent(L, _displacement(A))
+        F = E * half
+        for _ in range(A.order - 1):
+            F = (E - F @ matrix_transpose(F)) * half
+        L = with_value(matmul(L, F), L)
+    return matrix_transpose(L) if upper else L
+
+
+def _cholesky(A: Array) -> Array:
     xp = namespace_of(A)
-    if xp.isdtype(A.dtype, "complex floating"):
-        raise NotDifferentiable(
-            "linalg.cholesky conjugates, so that it is not a holomorphic function of a complex "
-            "array: use linalg.solve and linalg.slogdet under a complex step"
-        )
-    if not is_traced(A):
-        return xp.linalg.cholesky(A, upper=upper)
-    L = xp.linalg.cholesky(plain(A))
+    if not xp.isdtype(A.dtype, "complex floating"):
+        return xp.linalg.cholesky(A)
+    L = xp.linalg.cholesky(xp.real(A))
+    return join_parts(L, L @ (_congruent(L, xp.imag(A)) * _half_lower(L)))
+
+
+def _congruent(L: Array, X: Any) -> Any:
+    """Return L^-1 S L^-T, with S the symmetric part of X."""
     to_left = _solver(L)
-    dA = _displacement(A)
-    E = to_left(matrix_transpose(to_left(0.5 * (dA + matrix_transpose(dA)))))
-    below = xp.tril(xp.ones(A.shape[-2:], dtype=A.dtype, device=A.device))
-    half = below - 0.5 * xp.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    F = E * half
-    for _ in range(A.order - 1):
-        F = (E - F @ matrix_transpose(F)) * half
-    factor = with_value(matmul(L, F), L)
-    return matrix_transpose(factor) if upper else factor
+    return to_left(matrix_transpose(to_left(0.5 * (X + matrix_transpose(X)))))
+
+
+def _half_lower(L: Array) -> Array:
+    """Return the mask whose product with X is P(X)."""
+    xp = namespace_of(L)
+    below = xp.tril(xp.ones(L.shape[-2:], dtype=L.dtype, device=L.device))
+    return below - 0.5 * xp.eye(L.shape[-1], dtype=L.dtype, device=L.device)
 
 
 # Norms, traces -------------------------------------------------------------------------------

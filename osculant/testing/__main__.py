@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .conformance import Report, run
-from .support import BACKENDS, Support, contradictions, splice, table
+from .support import BACKENDS, ROWS, Support, contradictions, splice, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments : list of str, optional
         Of the command line: ``--write [FILE]`` puts the support table between the markers of the
         file, by default README.md, ``--check [FILE]`` counts a table that is not the current one
-        as wrong, ``--backend NAME`` (repeatable) runs no other, ``--laws`` prints every law.
+        as wrong, ``--backend NAME`` (repeatable) runs no other, ``--laws`` prints every law,
+        ``--full`` runs every strategy in every scenario instead of its sample.
     """
     parser = argparse.ArgumentParser(prog="python -m osculant.testing", description=__doc__)
     file: dict[str, Any] = {
@@ -33,13 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", help="fail if the support table there is stale", **file)
     parser.add_argument("--backend", action="append", choices=[each.name for each in BACKENDS])
     parser.add_argument("--laws", action="store_true", help="list how each law fared")
+    parser.add_argument("--full", action="store_true", help="every strategy in every scenario")
     options = parser.parse_args(arguments)
 
     wrong = [
         message
-        for support in BACKENDS
+        for support in ROWS
         if options.backend is None or support.name in options.backend
-        for message in verify(support, laws=options.laws)
+        for message in verify(support, laws=options.laws, full=options.full)
     ]
     print(f"\n{table()}\n")
     for path in filter(None, {options.write, options.check}):
@@ -53,18 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
     return len(wrong)
 
 
-def verify(support: Support, *, laws: bool = False) -> list[str]:
-    """Run a backend's laws, print a line about them, and return all that is wrong."""
+def verify(support: Support, *, laws: bool = False, full: bool = False) -> list[str]:
+    """Run a row's laws, print a line about them, and return all that is wrong."""
     if missing := support.missing():
-        print(f"{support.name}: not tested here: {missing}")
+        print(f"{support}: not tested here: {missing}")
         return []
+    chosen = support.cases() if full else support.quick()
     with support.context():
-        report = Report(tuple(run(case) for case in support.cases()))
+        report = Report(tuple(run(case) for case in chosen))
     count = Counter(result.outcome for result in report.results)
-    print(f"{support.name}: " + ", ".join(f"{n} {outcome}" for outcome, n in count.items()))
+    print(f"{support}: " + ", ".join(f"{n} {outcome}" for outcome, n in count.items()))
     if laws:
         print(report)
-    wrong = [f"{support.name}: {result}" for result in report.failures]
+    wrong = [f"{support}: {result}" for result in report.failures]
     return wrong + contradictions(support, report.results)
 
 

@@ -18,7 +18,9 @@ import optree
 from ..core.arrays import Array, namespace
 from ..core.errors import ProductUnavailable
 from ..core.oracle import Product
-from .subject import Subject, overwrite, to_numpy
+from ..core.partition import canonical
+from ..core.summary import summary
+from .subject import ROUNDING, Subject, overwrite, to_numpy
 
 _LINEAR = (Product.HVP, Product.GGN, Product.JVP, Product.VJP, Product.LOSS_HVP)
 
@@ -208,6 +210,43 @@ def taylor_derivatives(s: Subject) -> None:
         return
     for k in range(4):
         s.check_close(more[k], terms[k], f"taylor(v, 4)[{k}]")
+
+
+@law("taylor(v, 3) is f, g'v, v'Hv and D^3 f[v, v, v] in closed form", Product.THIRD)
+def closed_form_taylor(s: Subject) -> None:
+    """Compare the four terms with the dense derivatives."""
+    dense, v = s.scenario.here.derivatives, s.V[:, 0]
+    if dense.third is None:
+        raise NotApplicable("the scenario has no closed form of third")
+    u = to_numpy(v).astype(np.float64)
+    expected = [dense.value, dense.grad @ u, u @ dense.hess @ u, dense.apply(Product.THIRD, u)]
+    for k, term in enumerate(s.at().taylor(v, 3)):
+        s.check_close(term, np.asarray(expected[k]), f"taylor(v, 3)[{k}]")
+
+
+@law("summaries are contractions of the dense derivatives with the groups' directions", Product.HVP)
+def summary_contraction(s: Subject) -> None:
+    """Compare U'HU, and D^3 f[u_r, u_s, u_t], for u restricted to each tensor of parameters."""
+    point, u, dense = s.at(), s.V[:, 0], s.scenario.here.derivatives
+    partition = canonical(s.oracle.structure)
+    U = np.zeros((s.oracle.size, len(s.oracle.groups)))
+    for j, where in enumerate(s.oracle.groups.values()):
+        U[where, j] = to_numpy(u)[where]
+    s.check_close(summary(point, u, partition, 2), U.T @ dense.hess @ U, "the summary of order 2")
+    if Product.THIRD in s.oracle.products and dense.third is not None:
+        expected = np.einsum("ijk,ir,js,kt->rst", dense.third, U, U, U)
+        s.check_close(summary(point, u, partition, 3), expected, "the summary of order 3")
+
+
+@law("the complex step gives what automatic differentiation does, but for rounding")
+def as_autodiff(s: Subject) -> None:
+    """Compare every answer with the peer's, to 1e-13 in float64."""
+    if s.peer is None:
+        raise NotApplicable("there is no other oracle to compare with")
+    x, data = s.here
+    expected = s.answers(s.peer.at(x, *data))
+    for name, answer in s.answers(s.at()).items():
+        s.check_close(answer, expected[name], name, ROUNDING[s.dtype])
 
 
 def _gram(A: Array, B: Array) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +14,7 @@ import numpy as np
 from ..core.arrays import Array
 from .checks import LAWS, Law, NotApplicable
 from .scenarios import SCENARIOS, Scenario
-from .subject import Factory, Subject
+from .subject import TOLERANCE, Factory, Subject
 
 
 class ConformanceError(AssertionError):
@@ -90,6 +90,8 @@ def cases(
     dtypes: Iterable[str] = ("float32", "float64"),
     convert: Callable[[np.ndarray], Array] = np.array,
     uncompiled: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    tolerance: Mapping[str, float] = TOLERANCE,
+    peer: Factory | None = None,
 ) -> list[Case]:
     """Return every case, for ``pytest.mark.parametrize`` and its like.
 
@@ -109,7 +111,13 @@ def cases(
     return [
         Case(law, scenario, dtype, subject)
         for scenario, dtype in places
-        for subject in [cache(partial(Subject, factory, scenario, dtype, convert, uncompiled))]
+        for subject in [
+            cache(
+                partial(
+                    Subject, factory, scenario, dtype, convert, uncompiled, tolerance[dtype], peer
+                )
+            )
+        ]
         for law in chosen
     ]
 
@@ -148,6 +156,10 @@ def check_oracle(factory: Factory, **options: Any) -> Report:
     uncompiled : callable
         Returns a context in which nothing is compiled, so that evaluations can be counted:
         ``jax.disable_jit`` for oracles that compile with JAX.
+    tolerance : dict
+        By dtype: what results may be off by, relative to the largest entry or to one.
+    peer : callable, optional
+        Another factory, of oracles that the first's must equal to nearly the last digit.
 
     Returns
     -------

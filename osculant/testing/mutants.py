@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ import array_api_compat
 import numpy as np
 import optree
 
-from ..core.arrays import Array, namespace
+from ..backends.strategies import ComplexStep
+from ..core.arrays import Array, join_parts, namespace
 from ..core.oracle import Oracle, Point, Product
 from .checks import LAWS, NotApplicable
 from .subject import Subject, to_numpy
@@ -133,6 +135,15 @@ def _foreign(subject: Subject) -> None:
 def _compiling(subject: Subject) -> None:
     if subject.oracle.flow.jit(to_numpy) is to_numpy:
         raise NotApplicable("nothing is compiled")
+
+
+def _stepping(subject: Subject) -> None:
+    if not isinstance(_step(subject.oracle), ComplexStep):
+        raise NotApplicable("nothing steps into the complex plane")
+
+
+def _step(oracle: Oracle) -> Any:
+    return getattr(getattr(oracle, "base", None), "step", None)
 
 
 def _anywhere(subject: Subject) -> None:
@@ -383,7 +394,7 @@ class DhvpScaled(WrappedPoint):
         return self.inner.dhvp(v, W) / namespace(v).sum(namespace(v).abs(v))
 
 
-@mutant("taylor_derivatives")
+@mutant("closed_form_taylor")
 class TaylorIsCoefficients(WrappedPoint):
     """taylor gives the polynomial's coefficients: the derivatives over k!."""
 
@@ -391,6 +402,31 @@ class TaylorIsCoefficients(WrappedPoint):
         """Return them over k!."""
         terms = self.inner.taylor(v, order)
         return tuple(term / math.factorial(k) for k, term in enumerate(terms))
+
+
+@mutant("taylor_derivatives")
+class TaylorOfUnitDirection(WrappedPoint):
+    """taylor differentiates along the direction brought to length one, as a step does."""
+
+    def taylor(self, v: Array, order: int = 3) -> tuple[Array, ...]:
+        """Return the terms along v / |v|."""
+        return self.inner.taylor(v / namespace(v).sqrt(namespace(v).sum(v * v)), order)
+
+
+@mutant("summary_contraction")
+class HvpIsBlockDiagonal(WrappedPoint):
+    """The Hessian lacks what couples one tensor of parameters with another."""
+
+    def hvp(self, V: Array) -> Array:
+        """Return the sum of the groups' own products."""
+        xp = namespace(V)
+        places = xp.arange(V.shape[0], device=array_api_compat.device(V))
+        total = 0.0 * V
+        for where in self.oracle.groups.values():
+            mine = xp.astype((places >= where.start) & (places < where.stop), V.dtype)
+            mine = mine if V.ndim == 1 else mine[:, None]
+            total = total + mine * self.inner.hvp(mine * V)
+        return total
 
 
 @mutant("columns")
@@ -411,6 +447,57 @@ class ColumnsTransposed(WrappedPoint):
         """Return H V with its entries in a wrong order."""
         HV = self.inner.hvp(V)
         return HV if HV.ndim == 1 else namespace(HV).reshape(HV.T, HV.shape)
+
+
+# Wrong steps --------------------------------------------------------------------------------
+
+
+def _stepped(oracle: Oracle, step: ComplexStep) -> Oracle:
+    """Return a complex-step oracle with another step."""
+    other, other.base = copy(oracle), copy(oracle.base)  # type: ignore[attr-defined]
+    other.base.step = step  # type: ignore[attr-defined]
+    return other
+
+
+@mutant("as_autodiff", _stepping)
+class StepTooLong(Wrapped):
+    """The step is 1e-3, as one would choose for finite differences: its error is h^2 / 6 D^3."""
+
+    def __init__(self, inner: Oracle) -> None:
+        super().__init__(_stepped(inner, ComplexStep(h=1e-3)))
+
+
+class _Conjugated(ComplexStep):
+    """A step through a function that ends in a transpose which conjugates."""
+
+    def along(self, F: Callable[[Array], Array], x: Array, v: Array) -> Array:
+        """Return the derivative of the conjugate."""
+        return super().along(lambda z: namespace(z).conj(F(z)), x, v)
+
+
+@mutant("as_autodiff", _stepping)
+class TransposeConjugated(Wrapped):
+    """The reverse pass applies the adjoint of each step instead of its transpose."""
+
+    def __init__(self, inner: Oracle) -> None:
+        super().__init__(_stepped(inner, _Conjugated()))
+
+
+@mutant("as_autodiff", _stepping)
+class BicomplexIdempotent(WrappedPoint):
+    """v'Hv is a bicomplex evaluation in idempotent components, which are subtracted in the end.
+
+    f(x + hv i + hv j) is f(x) and f(x + 2ihv) in these, and v'Hv = (f(x) - Re f(x + 2ihv)) / 2h^2.
+    """
+
+    def vhv(self, V: Array) -> Array:
+        """Subtract, for each column."""
+        xp, extended = namespace(V), self.oracle.inner.base.extended  # type: ignore[attr-defined]
+        if V.ndim == 2:
+            return xp.stack([self.vhv(V[:, j]) for j in range(V.shape[1])])
+        h = 1e-4
+        value = extended.value(join_parts(self.x, 2.0 * h * V), *self.data)
+        return (self.value - xp.real(value)) / (2.0 * h * h)
 
 
 # Wrong arrays -------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ Factory = Callable[[Scenario, Any], Oracle]
 _OF_OUTPUTS = (Product.VJP, Product.LOSS_HVP)
 #: Relative error, and absolute error below one, that two ways to compute a thing may differ by.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+#: The same for two ways that are both exact but for rounding.
+ROUNDING = {"float32": 5e-6, "float64": 1e-13}
 
 
 class Arguments(NamedTuple):
@@ -55,6 +57,10 @@ class Subject:
     uncompiled : callable
         Returns a context in which the framework runs the scenario's functions at every
         evaluation, so that they can be counted, for example ``jax.disable_jit``.
+    tolerance : float, optional
+        What results may be off by; by default that of the dtype in :data:`TOLERANCE`.
+    peer : callable, optional
+        Another factory, of the oracle to compare with to nearly the last digit.
 
     Attributes
     ----------
@@ -73,15 +79,18 @@ class Subject:
         dtype: str = "float64",
         convert: Callable[[np.ndarray], Array] = np.array,
         uncompiled: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        tolerance: float | None = None,
+        peer: Factory | None = None,
     ) -> None:
         self.scenario = scenario
         self.dtype = dtype
-        self.tolerance = TOLERANCE[dtype]
+        self.tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
         self.uncompiled = uncompiled
         self.calls = Calls()
         self._convert = convert
         self.params = self.convert(scenario.params)
         self.oracle = factory(self._counted(scenario), self.params)
+        self.peer = None if peer is None else peer(scenario, self.params)
         n, m = scenario.here.x.size, _outputs(scenario)
         random = np.random.default_rng(7)
         self.V = self.convert(random.standard_normal((n, 3)))
@@ -179,14 +188,17 @@ class Subject:
 
     # Comparing ---------------------------------------------------------------------------
 
-    def check_close(self, actual: Array, expected: Array, what: str) -> None:
+    def check_close(
+        self, actual: Array, expected: Array, what: str, tolerance: float | None = None
+    ) -> None:
         """Raise AssertionError unless the arrays agree in shape and, to the tolerance, in value."""
+        tolerance = self.tolerance if tolerance is None else tolerance
         got, wanted = to_numpy(actual), to_numpy(expected)
         assert got.shape == wanted.shape, f"{what}: shape {got.shape} instead of {wanted.shape}"
         scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))
         error = np.abs(got.astype(np.float64) - wanted)
-        assert np.all(error <= self.tolerance * scale), (
-            f"{what}: off by {np.max(error):.1e} where {self.tolerance * scale:.1e} is allowed:\n"
+        assert np.all(error <= tolerance * scale), (
+            f"{what}: off by {np.max(error):.1e} where {tolerance * scale:.1e} is allowed:\n"
             f"{got}\ninstead of\n{wanted}"
         )
 
