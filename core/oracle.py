@@ -116,6 +116,29 @@ class Oracle(ABC):
         """
         return nullcontext()
 
+    def prepare(self) -> None:  # noqa: B027
+        """Make ready for an evaluation of the function as it is held; called before each."""
+
+    def composition(self) -> Objective:
+        """Return the user's model and loss, to be run on this oracle's arrays.
+
+        Raises
+        ------
+        ProductUnavailable
+            If there is none.
+        """
+        objective = getattr(self, "objective", None)
+        if objective is None or not objective.composite:
+            raise ProductUnavailable(
+                f"{type(self).__name__} has no layers to look into; build the oracle with "
+                "osculant.oracle(model=..., loss=..., params=...), with products of its own"
+            )
+        return objective
+
+    def sibling(self, objective: Objective, example: Any) -> Oracle:
+        """Return the oracle of another function in the same framework, held as this one is."""
+        raise NotImplementedError(f"{type(self).__name__} makes no other oracles")
+
     @property
     def buffers(self) -> Mapping[str, Array]:
         """What the model keeps beside its parameters, such as running statistics; not copies."""

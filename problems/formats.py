@@ -131,7 +131,10 @@ class Entries:
             If SciPy is missing and ``dense`` was not asked for.
         """
         shape = (len(self.labels), features)
-        columns = np.asarray(self.columns, np.int64)
+        # SciPy keeps the type that it is given, and some solvers take 32-bit indices only.
+        largest = max(*shape, len(self.values))
+        index = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+        columns = np.asarray(self.columns, index)
         if dense:
             matrix = np.zeros(shape, dtype)
             rows = np.repeat(np.arange(shape[0]), np.diff(self.row_ends, prepend=0))
@@ -145,7 +148,8 @@ class Entries:
                 name="scipy",
             ) from missing
         values = np.asarray(self.values, dtype)
-        return csr_array((values, columns, [0, *self.row_ends]), shape=shape)
+        row_starts = np.asarray([0, *self.row_ends], index)
+        return csr_array((values, columns, row_starts), shape=shape)
 
 
 def read_libsvm(file: Path, n_features: int | None = None) -> Entries:

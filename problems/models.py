@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import optree
 
+from ..backends.ops import linear
 from ..core.arrays import Array, is_array, namespace
 
 #: Maps the parameters and the inputs to outputs.
@@ -394,8 +395,7 @@ def _network(activations: Sequence[str]) -> Callable[[Layers, Array], Array]:
 def _feed_forward(params: Layers, inputs: Array, *, activations: tuple[str, ...]) -> Array:
     z = inputs
     for layer, activation in zip(params, activations, strict=True):
-        xp = namespace(layer["weight"])
-        z = _ACTIVATIONS[activation](xp.matmul(z, layer["weight"]) + layer["bias"])
+        z = _ACTIVATIONS[activation](linear(z, layer["weight"], layer["bias"]))
     return z
 
 

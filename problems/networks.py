@@ -354,7 +354,7 @@ def _conv(params: Any, z: Array, **options: Any) -> Array:
 
 
 def _dense(params: Any, z: Array) -> Array:
-    return namespace(params["weight"]).matmul(z, params["weight"]) + params["bias"]
+    return ops.linear(z, params["weight"], params["bias"])
 
 
 def _norm(params: Any, z: Array) -> Array:

@@ -39,6 +39,7 @@ from .layers import batch_statistics as batch_statistics
 from .layers import dropout as dropout
 from .layers import embedding as embedding
 from .layers import layer_norm as layer_norm
+from .linear import linear as linear
 
 __all__ = [
     "Statistics",
@@ -53,6 +54,7 @@ __all__ = [
     "erf",
     "gelu",
     "layer_norm",
+    "linear",
     "log_softmax",
     "logsumexp",
     "max_pool2d",

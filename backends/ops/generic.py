@@ -37,6 +37,14 @@ def conv2d(x: Any, weight: Any, bias: Any, window: Window, groups: int) -> Array
     return permute_dims(y, (1, 0, 2, 3))
 
 
+def columns(x: Array, window: Window) -> Array:
+    """Return what the kernels of a convolution see of plain images, (N, H' W', C k_h k_w)."""
+    taps = _patches(pad(x, window.widths, 0.0), window)
+    xp, N = namespace(taps), taps.shape[3]
+    flat = xp.reshape(taps, (math.prod(taps.shape[:3]), N, -1))
+    return xp.permute_dims(flat, (1, 2, 0))
+
+
 def avg_pool2d(x: Any, window: Window) -> Array:
     """Return the means over windows."""
     total = sum_(_patches(pad(x, window.widths, 0.0), window), (1, 2))

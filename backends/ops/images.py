@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...core.arrays import Array, is_complex
+from ...core.layers import recorder
 from .dispatch import version
+from .generic import columns
 from .geometry import Size, check_images, window
 
 
@@ -51,7 +53,13 @@ def conv2d(
     check_images(x, "conv2d")
     _check_kernels(x, weight, bias, groups)
     shape = window(x.shape, tuple(weight.shape[2:]), stride, padding, dilation)
-    return version("conv2d", x, weight)(x, weight, bias, shape, groups)
+    y = version("conv2d", x, weight)(x, weight, bias, shape, groups)
+    listener = recorder()
+    if listener is None or groups > 1:
+        return y
+    return listener.report(
+        weight, bias, lambda: columns(x, shape), y, outputs_first=True, convolution=True
+    )
 
 
 def avg_pool2d(

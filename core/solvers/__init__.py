@@ -10,6 +10,7 @@ from .curveball import CurveBall
 from .first_order import SGD, Adagrad, Adam, FirstOrder, RMSProp
 from .gauss_newton import GaussNewton
 from .hessian_free import HessianFree
+from .kfac import KFAC
 from .lbfgs import LBFGS
 from .levenberg_marquardt import LevenbergMarquardt
 from .newton import Newton
@@ -18,6 +19,7 @@ from .newton_krylov import NewtonKrylov
 from .newton_summary import NewtonSummary
 from .nonlinear_cg import NonlinearCG
 from .second_order_adam import AdaptiveDescent, SecondOrderAdam
+from .shampoo import Shampoo
 from .steepest_descent import SteepestDescent
 from .trust_region import TrustRegion
 
@@ -35,6 +37,7 @@ METHODS: dict[str, Callable[[], Solver]] = {
     "newton-krylov": NewtonKrylov,
     "curveball": CurveBall,
     "hessian-free": HessianFree,
+    "kfac": KFAC,
     "lm": LevenbergMarquardt,
     "gauss-newton": GaussNewton,
     "newton-summary": NewtonSummary,
@@ -44,10 +47,12 @@ METHODS: dict[str, Callable[[], Solver]] = {
     "adam": Adam,
     "adagrad": Adagrad,
     "rmsprop": RMSProp,
+    "shampoo": Shampoo,
 }
 
 __all__ = [
     "BFGS",
+    "KFAC",
     "LBFGS",
     "METHODS",
     "SGD",
@@ -68,6 +73,7 @@ __all__ = [
     "NonlinearCG",
     "RMSProp",
     "SecondOrderAdam",
+    "Shampoo",
     "Solver",
     "State",
     "SteepestDescent",

@@ -9,7 +9,6 @@ from ..arrays import (
     Array,
     boolean_like,
     dot,
-    eps,
     guarded_divide,
     integer_like,
     like,
@@ -17,6 +16,8 @@ from ..arrays import (
     norm,
 )
 from ..globalize.damping import rescale
+from ..globalize.plane import Plane, minimiser
+from ..kronecker import Kronecker
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 from ..samples import Samples, split
@@ -44,18 +45,8 @@ class CurveBallState(NamedTuple):
     """Rate of the last step."""
     t: Array
     """Steps so far."""
-
-
-class _Plane(NamedTuple):
-    """The damped quadratic b'p + p'Mp/2 on the plane of dz and z, with p = (-beta, rho)."""
-
-    M: Array
-    b: Array
-
-    def at(self, p: Array, scale: float) -> Array:
-        """Return the quadratic's value at ``scale`` times p."""
-        xp = namespace(p)
-        return scale * dot(self.b, p) + scale * scale * dot(p, xp.matmul(self.M, p)) / 2
+    blocks: Any = ()
+    """What the preconditioner has seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +76,8 @@ class CurveBall(Solver):
     factor : float
         lambda is multiplied by factor^period where gamma > 3/2, divided by it where gamma < 1/2;
         the paper's 0.999.
+    preconditioner : Kronecker, optional
+        K of a model's dense and convolution layers, with which dz = K^-1 ((B + lambda) z + g).
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
@@ -107,7 +100,7 @@ class CurveBall(Solver):
     taken, and where it is indefinite, which only a Hessian's can be, its eigenvalues count by
     their size, so that z descends (Dauphin et al. 2014); both are in the basis z/|z|, dz/|dz|;
     (4) a step that is found to be not finite is not taken, z starts again at 0, and lambda
-    grows tenfold.
+    grows tenfold. A preconditioner is no part of the paper; its estimates count as gradients.
     """
 
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
@@ -117,6 +110,7 @@ class CurveBall(Solver):
     damping: float = 10.0
     period: int = 5
     factor: float = 0.999
+    preconditioner: Kronecker | None = None
 
     samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
 
@@ -157,6 +151,7 @@ class CurveBall(Solver):
             rho=zero,
             beta=zero,
             t=integer_like(x, 0),
+            blocks=self.preconditioner.init(oracle, x) if self.preconditioner else (),
         )
 
     def step(self, oracle: Oracle, state: CurveBallState, *data: Any) -> CurveBallState:
@@ -171,12 +166,12 @@ class CurveBall(Solver):
 
         product, form, counted = _PRODUCTS[self.curvature]
         Bz = getattr(curved, product)(z) + state.damping * z
-        dz = Bz + g
+        dz, blocks, estimates = self._preconditioned(oracle, state, Bz + g, s.curvature)
         p, plane = self._fixed(f), None
         if p is None or self.period:
             dzBdz = getattr(curved, form)(dz) + state.damping * dot(dz, dz)
             plane = _plane(dz, z, Bz, dzBdz, g)
-            p = _minimiser(plane, norm(dz), norm(z)) if p is None else p
+            p = minimiser(plane, norm(dz), norm(z)) if p is None else p
         new_z = p[0] * dz + p[1] * z
         x = state.x + self.learning_rate * new_z
 
@@ -196,7 +191,7 @@ class CurveBall(Solver):
             grad=g,
             status=status,
             counts=state.counts.add(
-                gradients=1 if curved is pt else 2,
+                gradients=estimates + (1 if curved is pt else 2),
                 values=xp.astype(looks, state.t.dtype) * (1 if s.ratio is s.gradient else 2),
                 **{counted: 1 if plane is None else 2},
             ),
@@ -207,7 +202,19 @@ class CurveBall(Solver):
             rho=xp.where(moves, p[1], state.rho),
             beta=xp.where(moves, -p[0], state.beta),
             t=state.t + xp.astype(moves, state.t.dtype),
+            blocks=blocks,
         )
+
+    def _preconditioned(
+        self, oracle: Oracle, state: CurveBallState, r: Array, data: tuple[Any, ...]
+    ) -> tuple[Array, Any, Any]:
+        """Return K^-1 r, what K has seen, and whether it took a gradient to see more."""
+        K = self.preconditioner
+        if K is None:
+            return r, (), 0
+        blocks = K.update(oracle, state.blocks, state.x, state.damping, data)
+        dz = K.solve(oracle, blocks, state.x, r, data)
+        return dz, blocks, namespace(r).astype(K.due(state.blocks), state.t.dtype)
 
     def _fixed(self, f: Array) -> Array | None:
         """Return (-beta, rho) where they are fixed."""
@@ -229,23 +236,8 @@ class CurveBall(Solver):
         return {"damping": state.damping, "rho": state.rho, "beta": state.beta}
 
 
-def _plane(dz: Array, z: Array, Bz: Array, dzBdz: Array, g: Array) -> _Plane:
+def _plane(dz: Array, z: Array, Bz: Array, dzBdz: Array, g: Array) -> Plane:
     xp = namespace(g)
     across = dot(dz, Bz)
     M = xp.stack([xp.stack([dzBdz, across]), xp.stack([across, dot(z, Bz)])])
-    return _Plane(M, xp.stack([dot(g, dz), dot(g, z)]))
-
-
-def _minimiser(plane: _Plane, *lengths: Array) -> Array:
-    """Return p = -|M|^+ b, of shape (2,), computed in a basis of unit vectors; 0 if not finite."""
-    xp = namespace(plane.b)
-    one = like(plane.b, 1.0)
-    scale = xp.stack([guarded_divide(one, each) for each in lengths])
-    M, b = plane.M * scale[:, None] * scale[None, :], plane.b * scale
-    finite = xp.all(xp.isfinite(M)) & xp.all(xp.isfinite(b))
-    sizes, Q = xp.linalg.eigh(xp.where(finite, M, xp.zeros_like(M)))
-    sizes = xp.abs(sizes)
-    kept = sizes > 10 * eps(b) * xp.max(sizes)
-    inverse = xp.where(kept, 1 / xp.where(kept, sizes, one), xp.zeros_like(sizes))
-    p = -scale * xp.matmul(Q, inverse * xp.matmul(xp.matrix_transpose(Q), b))
-    return xp.where(finite, p, xp.zeros_like(p))
+    return Plane(M, xp.stack([dot(g, dz), dot(g, z)]))

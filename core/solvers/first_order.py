@@ -9,14 +9,20 @@ model m's within that ellipsoid (Kohler et al. 2020, equations 5 and 6).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import norms
 from ..arrays import Array, integer_like, like, namespace
+from ..flow import EAGER, Flow
 from ..oracle import Oracle
 from ..result import Counts, Status
 from .base import Solver, verdict
+
+#: Of the user's tensors.
+Shapes = Sequence[tuple[int, ...]]
 
 
 class FirstOrderState(NamedTuple):
@@ -51,11 +57,18 @@ class FirstOrder(Solver):
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
 
     @abstractmethod
-    def slots(self, x: Array) -> Any:
-        """Return what is kept before the first gradient, for parameters of shape (n,)."""
+    def slots(self, x: Array, shapes: Shapes) -> Any:
+        """Return what is kept before the first gradient.
+
+        Parameters
+        ----------
+        x : array of shape (n,)
+        shapes : sequence of tuple of int
+            Of the tensors that lie in x, one after the other.
+        """
 
     @abstractmethod
-    def propose(self, slots: Any, g: Array) -> tuple[Array, Any]:
+    def propose(self, slots: Any, g: Array, flow: Flow = EAGER) -> tuple[Array, Any]:
         """Return the direction u of shape (n,) after another gradient ``g``, and the next slots.
 
         It is pure. A step goes along -u.
@@ -69,7 +82,7 @@ class FirstOrder(Solver):
             grad=namespace(x).zeros_like(x),
             status=integer_like(x, Status.RUNNING),
             counts=Counts.zero(x),
-            slots=self.slots(x),
+            slots=self.slots(x, oracle.structure.shapes),
         )
 
     def step(self, oracle: Oracle, state: FirstOrderState, *data: Any) -> FirstOrderState:
@@ -77,9 +90,9 @@ class FirstOrder(Solver):
         pt = oracle.at(state.x, *data)
         g = pt.grad
         status = verdict(pt.value, g, self.gtol)
-        u, slots = oracle.flow.cond(
-            status == Status.RUNNING.value, self.propose, stay, state.slots, g
-        )
+        running = status == Status.RUNNING.value
+        propose = partial(self.propose, flow=oracle.flow)
+        u, slots = oracle.flow.cond(running, propose, stay, state.slots, g)
         return FirstOrderState(
             x=state.x - self.learning_rate * u,
             value=pt.value,
@@ -138,11 +151,11 @@ class SGD(FirstOrder):
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("Nesterov's momentum needs a momentum above 0, and no dampening")
 
-    def slots(self, x: Array) -> SGDSlots:
+    def slots(self, x: Array, shapes: Shapes) -> SGDSlots:
         """Return the velocity before the first gradient."""
         return SGDSlots(namespace(x).zeros_like(x), integer_like(x, 0))
 
-    def propose(self, slots: SGDSlots, g: Array) -> tuple[Array, SGDSlots]:
+    def propose(self, slots: SGDSlots, g: Array, flow: Flow = EAGER) -> tuple[Array, SGDSlots]:
         """Return the velocity, or Nesterov's, and the slots."""
         mixed = self.momentum * slots.velocity + (1 - self.dampening) * g
         velocity = namespace(g).where(slots.t == 0, g, mixed)
@@ -164,11 +177,11 @@ class _Adaptive(FirstOrder):
     def _norm(self) -> norms.Norm:
         """Return what defines A."""
 
-    def slots(self, x: Array) -> Any:
+    def slots(self, x: Array, shapes: Shapes) -> Any:
         """Return the moments before the first gradient."""
         return self._norm().init(x)
 
-    def propose(self, slots: Any, g: Array) -> tuple[Array, Any]:
+    def propose(self, slots: Any, g: Array, flow: Flow = EAGER) -> tuple[Array, Any]:
         """Return A^-1 g and the moments."""
         norm = self._norm()
         moments = norm.update(slots, g)
@@ -248,11 +261,11 @@ class Adam(_Adaptive):
     def _norm(self) -> norms.Norm:
         return norms.Adam(epsilon=self.epsilon, decay=self.beta2)
 
-    def slots(self, x: Array) -> AdamSlots:
+    def slots(self, x: Array, shapes: Shapes) -> AdamSlots:
         """Return the moments before the first gradient."""
-        return AdamSlots(namespace(x).zeros_like(x), super().slots(x))
+        return AdamSlots(namespace(x).zeros_like(x), super().slots(x, shapes))
 
-    def propose(self, slots: AdamSlots, g: Array) -> tuple[Array, AdamSlots]:
+    def propose(self, slots: AdamSlots, g: Array, flow: Flow = EAGER) -> tuple[Array, AdamSlots]:
         """Return mhat / (sqrt(vhat) + epsilon) and the moments."""
         norm = self._norm()
         mean = self.beta1 * slots.mean + (1 - self.beta1) * g

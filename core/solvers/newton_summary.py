@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from .. import partition as partitions
@@ -210,7 +211,7 @@ class NewtonSummary(Solver):
             grad=xp.zeros_like(x),
             status=integer_like(x, Status.RUNNING),
             counts=Counts.zero(x),
-            slots=self.direction.slots(x),
+            slots=self.direction.slots(x, oracle.structure.shapes),
             summary=Summary(zeros, matrix, matrix, zeros, zeros, nothing, none),
             age=none,
             plateau=(self.plateau or Plateau()).init(x, self.damping),
@@ -224,7 +225,8 @@ class NewtonSummary(Solver):
         xp = namespace(g)
         status = verdict(pt.value, g, self.gtol)
         running = status == Status.RUNNING.value
-        u, slots = flow.cond(running, self.direction.propose, stay, state.slots, g)
+        propose = partial(self.direction.propose, flow=flow)
+        u, slots = flow.cond(running, propose, stay, state.slots, g)
 
         apart = sample.curvature is not sample.gradient
         partition = self.groups(oracle.structure)

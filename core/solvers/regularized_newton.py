@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ..arrays import Array, dot, eps, integer_like, like, namespace, norm
 from ..flow import Flow
@@ -107,7 +107,7 @@ class RegularizedNewton(Solver):
         """Products that the oracle must offer."""
         return frozenset({Product.HVP if self.curvature == "hessian" else Product.GGN})
 
-    def deterministic(self) -> RegularizedNewton:
+    def deterministic(self) -> Self:
         """Return this solver for one fixed function."""
         return replace(self, fixed=True)
 
