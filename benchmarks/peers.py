@@ -247,7 +247,7 @@ class Peer(NamedTuple):
 #: Methods for noisy gradients, which have no line search: they are not run here.
 STOCHASTIC = (
     *("sgd", "adam", "adagrad", "rmsprop", "second-order-adam", "adaptive-descent"),
-    *("newton-krylov", "newton-summary", "curveball"),
+    *("newton-krylov", "newton-summary", "curveball", "kfac", "shampoo"),
 )
 
 
