@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import cupy
-import cupyx.scipy.sparse
 import numpy as np
 
 from ..core.arrays import Array
@@ -51,7 +50,9 @@ def to_numpy(array: Array) -> np.ndarray:
 
 def from_scipy(A: Any, like: Array) -> Any:
     """Return a scipy.sparse array on the current GPU, in the dtype of ``like``."""
-    return cupyx.scipy.sparse.csr_matrix(A).astype(like.dtype)
+    from cupyx.scipy.sparse import csr_matrix  # slow to import, and rarely needed
+
+    return csr_matrix(A).astype(like.dtype)
 
 
 def version() -> str:

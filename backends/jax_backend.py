@@ -211,6 +211,10 @@ class JaxOracle(Oracle):
         """Return a tree of parameters as a new vector of shape (n,)."""
         return _strong(super().ravel(tree), self.structure)
 
+    def sibling(self, objective: Objective, example: Any) -> JaxOracle:
+        """Return the oracle of another function."""
+        return JaxOracle(objective, Structure(example, JAX_TREES))
+
     def _check(self, x: Array, data: tuple[Any, ...]) -> None:
         self.structure.check(x, name="x")
         for leaf in jax.tree_util.tree_leaves(data):

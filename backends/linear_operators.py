@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import array_api_compat
@@ -47,7 +48,7 @@ class LinearOperator:
         m, n = self.matrix.shape
         return int(m), int(n)
 
-    @property
+    @cached_property
     def T(self) -> LinearOperator:
         """The transpose."""
         if self.transposed is None:

@@ -17,9 +17,21 @@ Array = Any
 Namespace = Any
 
 
+#: Of types that settle it; to look for it takes longer than arithmetic on a short vector.
+_NAMESPACES: dict[type, Namespace] = {}
+
+
 def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace of ``arrays``."""
-    return array_api_compat.array_namespace(*arrays)
+    if len(arrays) != 1:
+        return array_api_compat.array_namespace(*arrays)
+    kind = type(arrays[0])
+    xp = _NAMESPACES.get(kind)
+    if xp is None:
+        xp = array_api_compat.array_namespace(*arrays)
+        if array_api_compat.is_numpy_namespace(xp) or array_api_compat.is_torch_namespace(xp):
+            _NAMESPACES[kind] = xp
+    return xp
 
 
 def is_array(x: Any) -> bool:

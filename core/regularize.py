@@ -135,6 +135,11 @@ class RegularizedPoint(Point):
         """The outputs of the model underneath and, behind them, sqrt(w) x."""
         return self._join(self._base.outputs, self.oracle.root_decay(self._x))
 
+    @property
+    def loss_grad(self) -> Array:
+        """The gradient by these outputs: that of the loss underneath and, behind it, sqrt(w) x."""
+        return self._join(self._base.loss_grad, self.oracle.root_decay(self._x))
+
     def vhv(self, V: Array) -> Array:
         """Return v' H v for each column v of V."""
         return self._base.vhv(V) + self.oracle.quadratic(V)

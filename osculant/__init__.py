@@ -33,6 +33,7 @@ from .core.regularize import Regularized as Regularized
 from .core.result import Solution as Solution
 from .core.result import Status as Status
 from .core.solvers import BFGS as BFGS
+from .core.solvers import KFAC as KFAC
 from .core.solvers import LBFGS as LBFGS
 from .core.solvers import SGD as SGD
 from .core.solvers import Adagrad as Adagrad
@@ -51,6 +52,7 @@ from .core.solvers import NewtonSummary as NewtonSummary
 from .core.solvers import NonlinearCG as NonlinearCG
 from .core.solvers import RMSProp as RMSProp
 from .core.solvers import SecondOrderAdam as SecondOrderAdam
+from .core.solvers import Shampoo as Shampoo
 from .core.solvers import Solver as Solver
 from .core.solvers import SteepestDescent as SteepestDescent
 from .core.solvers import TrustRegion as TrustRegion

@@ -53,10 +53,12 @@ def minimize(
         dicts, lists and tuples of them. A plain number or list of numbers becomes a float64
         NumPy array. Not modified.
     method : str or Solver
-        A name in :data:`osculant.core.solvers.METHODS`, such as ``"lbfgs"`` or
-        ``"trust-region"``, or a solver with options of its own, such as
-        ``TrustRegion(radius=50.0)``. ``"auto"`` is L-BFGS, and where that stalls, a trust-region
-        Newton method.
+        A name in :data:`osculant.core.solvers.METHODS`, or a solver with options of its own, such
+        as ``TrustRegion(radius=50.0)``. ``"auto"`` is L-BFGS, and where that ends or stalls, a
+        trust-region Newton method. Others for any function: ``"lbfgs"``, ``"bfgs"``,
+        ``"nonlinear-cg"``, ``"steepest-descent"``, ``"newton"``, ``"newton-cg"``,
+        ``"trust-region"``, ``"cubic-regularization"``; for an oracle of residuals and their loss:
+        ``"lm"``, ``"gauss-newton"``. The rest are for mini-batches (:func:`fit`).
     args : tuple
         Further arguments of ``fun``: the data.
     tol : float, optional

@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-# Read when the frameworks are first imported. The library never sets the second one: tests of
-# 32-bit JAX turn it off around what they try.
+# Read when the frameworks are first imported. The library never sets those of JAX. Tests of 32-bit
+# JAX turn the second one off around what they try. The third is for the time: the tests compile
+# much and run little; `nox -s matrix` holds JAX to the laws with all of XLA's optimisations.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["JAX_ENABLE_X64"] = "1"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ def test_result_has_scipys_names_and_behaves_like_a_mapping():
 
 def test_progress_shows_the_loss(capsys):
     pytest.importorskip("rich", reason="the progress line is drawn by rich")
-    osculant.minimize(square, np.zeros(2), args=(1.0,), progress=True)
+    osculant.minimize(square, np.zeros(2), method="lbfgs", args=(1.0,), progress=True)
     assert "cost 3" in capsys.readouterr().out
 
 

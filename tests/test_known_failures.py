@@ -11,7 +11,7 @@ from osculant.problems import rosenbrock, x_minus_log
 #: Methods that make no claim on these functions, and why.
 EXCLUDED = {
     **dict.fromkeys(
-        ["sgd", "adam", "adagrad", "rmsprop", "second-order-adam"],
+        ["sgd", "adam", "adagrad", "rmsprop", "shampoo", "second-order-adam"],
         "the length of a step is set beforehand",
     ),
     **dict.fromkeys(

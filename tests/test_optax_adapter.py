@@ -98,8 +98,8 @@ def test_update_can_be_vmapped():
     def update(x, c):
         return transformation.update(None, transformation.init(x), x, data=(c,))[0]
 
-    batched = jax.vmap(update)(xs, cs)
-    one_by_one = jnp.stack([update(x, c) for x, c in zip(xs, cs, strict=True)])
+    batched, single = jax.jit(jax.vmap(update))(xs, cs), jax.jit(update)
+    one_by_one = jnp.stack([single(x, c) for x, c in zip(xs, cs, strict=True)])
     np.testing.assert_allclose(batched, one_by_one, rtol=1e-12)
 
 

@@ -125,6 +125,25 @@ def test_the_minimum_is_that_of_the_sum(backend):
         np.testing.assert_allclose(backend.to_numpy(x["weight"]), [0.5, 1.0], atol=1e-9)
 
 
+def test_ridge_regression_is_least_squares(backend):
+    """Levenberg-Marquardt sees w x^2 / 2 as n more residuals, sqrt(w) x."""
+    rng = np.random.default_rng(0)
+    A, b, w = rng.normal(size=(6, 3)), rng.normal(size=6), 0.7
+    A_, b_ = backend.from_numpy(A), backend.from_numpy(b)
+    x0 = backend.from_numpy(np.ones(3))
+    base = osculant.oracle(
+        model=lambda x, A: A @ x, loss=lambda z, b: ((z - b) ** 2).sum() / 2, params=x0
+    )
+    oracle = osculant.Regularized(base, w)
+    point = oracle.at(x0, A_, b_)
+    np.testing.assert_allclose(
+        backend.to_numpy(point.vjp(point.loss_grad)), backend.to_numpy(point.grad), rtol=1e-12
+    )
+    x = osculant.minimize(oracle, x0, method="lm", args=(A_, b_), tol=1e-10).x
+    expected = np.linalg.solve(A.T @ A + w * np.eye(3), A.T @ b)
+    np.testing.assert_allclose(backend.to_numpy(x), expected, rtol=1e-9)
+
+
 def test_the_first_pattern_that_fits_counts_and_the_rest_is_spared():
     params = {name: np.ones(1) for name in ("a.bias", "a.weight", "b.bias", "b.weight")}
     oracle = osculant.oracle(lambda p: 0 * p["a.bias"].sum(), params)

@@ -62,6 +62,10 @@ class TapeOracle(Oracle):
         self.check_value(value)
         return self.structure.xp.asarray(value, copy=True)
 
+    def sibling(self, objective: Objective, example: Any) -> TapeOracle:
+        """Return the oracle of another function."""
+        return TapeOracle(objective, Structure(example))
+
     def check_value(self, value: Any) -> None:
         """Raise unless the function, or the loss, returned a scalar of the right dtype."""
         if self._constant_in_complex_step(value):

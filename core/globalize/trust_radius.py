@@ -80,7 +80,7 @@ def stretch(
 
     def double(s: Stretch) -> Stretch:
         value = value_at(2 * s.factor * trial.step)
-        lower = value < s.value  # False if it is not a number
+        lower = (value < s.value) & xp.isfinite(value)
         return Stretch(
             factor=xp.where(lower, 2 * s.factor, s.factor),
             value=xp.where(lower, value, s.value),
