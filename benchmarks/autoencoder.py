@@ -170,7 +170,7 @@ def race(problem: Problem, racers: list[Entry], seconds: float, clock: Any) -> N
 
 def report(racers: list[Entry], seconds: float, clock: str, backend: str) -> str:
     """Return the report in Markdown."""
-    marks = [f"{seconds * k / MARKS:g} s" for k in range(1, MARKS + 1)]
+    marks = [f"{seconds * k / MARKS:.3g} s" for k in range(1, MARKS + 1)]
     kind = {"wall": "wall-clock", "cpu": "processor time of the process"}[clock]
     lines = [
         "# The deep autoencoder",
