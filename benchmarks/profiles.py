@@ -59,7 +59,9 @@ def plot(panels: Mapping[str, Mapping[str, Sequence[float]]], path: str) -> None
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("share of instances")
     axes[0, 0].set_ylim(0, 1.02)
-    axes[0, -1].legend(fontsize=8, loc="lower right")
+    # Beside the panels: with all the peers it is taller than one of them.
+    columns = 1 + len(axes[0, -1].lines) // 24
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), ncols=columns)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)

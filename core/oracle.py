@@ -40,6 +40,11 @@ HESSIAN_PRODUCTS = frozenset({Product.GRAD, Product.HVP, Product.VHV})
 GAUSS_NEWTON_PRODUCTS = frozenset(
     {Product.GGN, Product.VGV, Product.JVP, Product.VJP, Product.LOSS_HVP}
 )
+#: What to do where they are missing.
+AS_COMPOSITION = (
+    "Gauss-Newton products need the function as a composition: build the oracle with "
+    "osculant.oracle(model=..., loss=..., params=...)"
+)
 
 
 class Objective(NamedTuple):
@@ -344,11 +349,7 @@ class Point(ABC):
             raise self._unavailable(product)
 
     _remedies: ClassVar[dict[Product, str]] = {
-        product: (
-            "Gauss-Newton products need the function as a composition: build the oracle with "
-            "osculant.oracle(model=..., loss=..., params=...)"
-        )
-        for product in GAUSS_NEWTON_PRODUCTS
+        product: AS_COMPOSITION for product in GAUSS_NEWTON_PRODUCTS
     }
 
     def _unavailable(self, product: Product, what: str = "") -> ProductUnavailable:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .arrays import Array
+from .oracle import Oracle, Point
+
 
 class Samples(NamedTuple):
     """The data arguments of one step, where its parts are to see different ones.
@@ -21,6 +24,19 @@ class Samples(NamedTuple):
     None, here as above, stands for the gradient's: a compiled step sees that, and not that two
     arguments were the same object.
     """
+
+    def curved(self, oracle: Oracle, x: Array, pt: Point) -> Point:
+        """Return where the products at ``x`` are taken: ``pt``, if they see the gradient's data."""
+        return pt if self.curvature is self.gradient else oracle.at(x, *self.curvature)
+
+    def judged(self, oracle: Oracle, x: Array, f: Array) -> Array:
+        """Return what a step from ``x`` is judged against: f, if it sees the gradient's data."""
+        return f if self.ratio is self.gradient else oracle.value(x, *self.ratio)
+
+    def change(self, oracle: Oracle, x: Array, f: Array, new: Array) -> Array:
+        """Return how the function changes from ``x`` to ``new``, on the ratio's sample."""
+        before = self.judged(oracle, x, f)
+        return oracle.value(new, *self.ratio) - before
 
 
 def split(data: tuple[Any, ...]) -> Samples:

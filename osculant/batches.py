@@ -32,6 +32,8 @@ class Batches:
 
     Raises
     ------
+    TypeError
+        If the data are not a tuple of arrays.
     ValueError
         If the arrays differ in their number of rows, or the size is not between 1 and that.
 
@@ -59,6 +61,11 @@ class Batches:
         drop_last: bool = True,
         with_seed: bool = False,
     ) -> None:
+        if not isinstance(data, tuple | list) or not all(getattr(a, "shape", ()) for a in data):
+            raise TypeError(
+                f"the data are a {type(data).__name__}; pass a tuple of arrays, each with samples "
+                "along its first axis: (inputs, targets), or (inputs,) for one"
+            )
         rows = {int(array.shape[0]) for array in data}
         if len(rows) != 1:
             raise ValueError(f"the arrays have different numbers of rows: {sorted(rows)}")

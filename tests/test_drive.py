@@ -381,3 +381,13 @@ def test_start_that_requires_grad_is_taken_as_it_stands():
     x0 = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     solution = osculant.minimize(square, x0, args=(1.0,))
     assert solution.success and not solution.x.requires_grad and x0.grad is None
+
+
+def test_a_start_without_entries_is_refused():
+    with pytest.raises(ValueError, match="no entries"):
+        osculant.minimize(lambda x: (x**2).sum(), np.ones(0))
+
+
+def test_a_method_for_compositions_says_how_to_make_one():
+    with pytest.raises(osculant.ProductUnavailable, match=r"model=.*loss="):
+        osculant.minimize(lambda x: (x**2).sum(), np.ones(2), method="lm")

@@ -392,3 +392,9 @@ def test_memory_is_flat_over_a_thousand_steps_on_torch(solver):
     finally:
         gc.enable()
     assert len(set(alive)) == 1 and len(alive) == 3
+
+
+@pytest.mark.parametrize("data", [np.ones(3), (np.ones(3), 2.0), ([1.0], [2.0])])
+def test_batches_are_of_a_tuple_of_arrays(data):
+    with pytest.raises(TypeError, match="tuple of arrays"):
+        osculant.Batches(data, 1)

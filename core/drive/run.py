@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, like, namespace, norm
 from ..errors import ProductUnavailable
 from ..history import History
-from ..oracle import Oracle
+from ..oracle import AS_COMPOSITION, GAUSS_NEWTON_PRODUCTS, Oracle
 from ..result import COST, Solution, Status
 from ..solvers.base import Solver
 
@@ -210,13 +210,16 @@ def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
             f"{type(solver).__name__}"
         )
     oracle.structure.check(x, name="the start")
+    if oracle.size == 0:
+        raise ValueError("the start has no entries: there is nothing to choose")
     xp = namespace(x)
     if not bool(xp.all(xp.isfinite(x))):
         raise ValueError("the start has entries that are not finite")
     for product in sorted(solver.needs() - oracle.products):
+        remedy = f". {AS_COMPOSITION}" if product in GAUSS_NEWTON_PRODUCTS else ""
         raise ProductUnavailable(
             f"{type(solver).__name__} needs {product}, which {type(oracle).__name__} does not "
-            f"offer; it has: {', '.join(sorted(oracle.products))}"
+            f"offer; it has: {', '.join(sorted(oracle.products))}{remedy}"
         )
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from ..arrays import Array, integer_like, max_abs, namespace
+from ..arrays import Array, integer_like, like, max_abs, namespace
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 
@@ -89,6 +89,17 @@ class Solver(ABC):
     def report(self, state: Any) -> dict[str, Array]:
         """Return the 0-d quantities worth a column in the history (radius, step length, ...)."""
         return {}
+
+
+def unevaluated(x: Array) -> dict[str, Any]:
+    """Return the fields of every :class:`State` at ``x``, of shape (n,), before any evaluation."""
+    return {
+        "x": x,
+        "value": like(x, 0.0),
+        "grad": namespace(x).zeros_like(x),
+        "status": integer_like(x, Status.RUNNING),
+        "counts": Counts.zero(x),
+    }
 
 
 def verdict(value: Array, grad: Array, gtol: float) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, dot, identity_like, integer_like, like, namespace
 from ..oracle import Oracle
 from ..result import Counts, Status
+from .base import unevaluated
 from .newton import check_dense
 from .quasi_newton import QuasiNewton, descending
 
@@ -75,11 +76,7 @@ class BFGS(QuasiNewton):
         """
         check_dense(x, "BFGS", "LBFGS")
         return BFGSState(
-            x=x,
-            value=like(x, 0.0),
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             H=identity_like(x, x.shape[0]),
             pairs=integer_like(x, 0),
             step_length=like(x, 0.0),

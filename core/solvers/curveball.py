@@ -20,8 +20,8 @@ from ..globalize.plane import Plane, minimiser
 from ..kronecker import Kronecker
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
-from ..samples import Samples, split
-from .base import Solver, verdict
+from ..samples import split
+from .base import Solver, unevaluated, verdict
 
 #: Products of each curvature: B v, v'Bv, and the name under which both are counted.
 _PRODUCTS = {"hessian": ("hvp", "vhv", "hvps"), "gauss-newton": ("ggn", "vgv", "ggns")}
@@ -141,11 +141,7 @@ class CurveBall(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros, zero = namespace(x).zeros_like(x), like(x, 0.0)
         return CurveBallState(
-            x=x,
-            value=zero,
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             z=zeros,
             damping=like(x, self.damping),
             rho=zero,
@@ -158,7 +154,7 @@ class CurveBall(Solver):
         """Return the state after one batch."""
         s = split(data)
         pt = oracle.at(state.x, *s.gradient)
-        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
+        curved = s.curved(oracle, state.x, pt)
         f, g, z = pt.value, pt.grad, state.z
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
@@ -180,7 +176,7 @@ class CurveBall(Solver):
             looks = moves & (state.t % self.period == 0)
             predicted = plane.at(p, self.learning_rate)
             change = oracle.flow.cond(
-                looks, lambda x: self._change(oracle, state.x, x, f, s), lambda _: predicted, x
+                looks, lambda x: s.change(oracle, state.x, f, x), lambda _: predicted, x
             )
             ratio = guarded_divide(change, predicted, otherwise=1.0)
         finite = xp.isfinite(ratio)
@@ -221,11 +217,6 @@ class CurveBall(Solver):
         if self.rho is None or self.beta is None:
             return None
         return namespace(f).stack([like(f, -self.beta), like(f, self.rho)])
-
-    def _change(self, oracle: Oracle, start: Array, x: Array, f: Array, s: Samples) -> Array:
-        """Return how the function changes from ``start`` to ``x``, on the ratio's sample."""
-        before = f if s.ratio is s.gradient else oracle.value(start, *s.ratio)
-        return oracle.value(x, *s.ratio) - before
 
     def _rescaled(self, damping: Array, gamma: Array) -> Array:
         factor = self.factor ** max(self.period, 1)

@@ -19,7 +19,7 @@ from ..arrays import Array, integer_like, like, namespace
 from ..flow import EAGER, Flow
 from ..oracle import Oracle
 from ..result import Counts, Status
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 #: Of the user's tensors.
 Shapes = Sequence[tuple[int, ...]]
@@ -77,11 +77,7 @@ class FirstOrder(Solver):
     def init(self, oracle: Oracle, x: Array, *data: Any) -> FirstOrderState:
         """Return the state to start from ``x``, of shape (n,)."""
         return FirstOrderState(
-            x=x,
-            value=like(x, 0.0),
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             slots=self.slots(x, oracle.structure.shapes),
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..arrays import Array, dot, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..globalize.trial import Proposal, search
+from ..globalize.trial import Proposal, Trial, search
 from ..oracle import Oracle, Point, Product
 from ..residual_model import (
     ResidualModel,
@@ -20,10 +21,21 @@ from ..residual_model import (
     residuals,
 )
 from ..result import Counts, Status
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 #: Where ``dense`` is not given, the Jacobian is made whole if it takes no more products than this.
 DENSE = 50
+
+
+class Linearised(NamedTuple):
+    """Where a step starts."""
+
+    pt: Point
+    residual: Residuals
+    status: Array
+    running: Array
+    active: Array
+    """Whether there is a step to take: it runs, and the loss is one of residuals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +127,38 @@ class ResidualSolver(Solver):
         extra = xp.where(active, integer_like(g, probes), integer_like(g, 0))
         return made._replace(products=made.products + extra)
 
+    def start(self, oracle: Oracle, x: Array, *data: Any) -> Linearised:
+        """Linearise at ``x``, of shape (n,)."""
+        pt = oracle.at(x, *data)
+        residual, status = residuals(pt), verdict(pt.value, pt.grad, self.gtol)
+        running = status == Status.RUNNING.value
+        return Linearised(pt, residual, status, running, running & residual.separable)
+
+    def search(
+        self,
+        oracle: Oracle,
+        start: Linearised,
+        x: Array,
+        propose: Callable[[Array], Proposal],
+        size: Array,
+        *data: Any,
+    ) -> tuple[Trial, Array]:
+        """Return the step that the function confirms, and the status to end with."""
+        pt = start.pt
+        trial = search(
+            propose,
+            lambda s: oracle.value(x + s, *data),
+            lambda s: dot(s, pt.grad + oracle.at(x + s, *data).grad),
+            x,
+            pt.value,
+            size=size,
+            attempts=self.attempts,
+            active=start.active,
+            flow=oracle.flow,
+        )
+        xp, stalled = namespace(x), start.running & ~trial.accepted
+        return trial, xp.where(stalled, integer_like(x, Status.STALLED), start.status)
+
 
 class GaussNewtonState(NamedTuple):
     """State of :class:`GaussNewton`."""
@@ -162,25 +206,23 @@ class GaussNewton(ResidualSolver):
     def init(self, oracle: Oracle, x: Array, *data: Any) -> GaussNewtonState:
         """Return the state to start from ``x``, of shape (n,)."""
         return GaussNewtonState(
-            x=x,
-            value=like(x, 0.0),
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             step_length=like(x, 0.0),
         )
 
     def step(self, oracle: Oracle, state: GaussNewtonState, *data: Any) -> GaussNewtonState:
         """Return the state after one linear problem and its line search."""
-        flow, x = oracle.flow, state.x
-        pt = oracle.at(x, *data)
-        f, g, residual = pt.value, pt.grad, residuals(pt)
+        start = self.start(oracle, state.x, *data)
+        f, g = start.pt.value, start.pt.grad
         xp = namespace(g)
-        status = verdict(f, g, self.gtol)
-        active = (status == Status.RUNNING.value) & residual.separable
-
-        everywhere = like(g, float("inf"))
-        model = self.model(pt, residual, None, radius=everywhere, active=active, flow=flow)
+        model = self.model(
+            start.pt,
+            start.residual,
+            None,
+            radius=like(g, float("inf")),
+            active=start.active,
+            flow=oracle.flow,
+        )
         y = model.minimizer(like(g, 0.0))
         s, slope, curvature = model.step(y), model.slope(y), model.curvature(y)
 
@@ -188,23 +230,12 @@ class GaussNewton(ResidualSolver):
             predicted = -a * (slope + a * curvature / 2)
             return Proposal.free(a * s, length=a, slope=a * slope, predicted=predicted)
 
-        trial = search(
-            propose,
-            lambda s: oracle.value(x + s, *data),
-            lambda s: dot(s, g + oracle.at(x + s, *data).grad),
-            x,
-            f,
-            size=like(g, 1.0),
-            attempts=self.attempts,
-            active=active,
-            flow=flow,
-        )
-        stalled = (status == Status.RUNNING.value) & ~trial.accepted
+        trial, status = self.search(oracle, start, state.x, propose, like(g, 1.0), *data)
         return GaussNewtonState(
-            x=x + trial.step,
+            x=state.x + trial.step,
             value=f,
             grad=g,
-            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
+            status=status,
             counts=state.counts.add(
                 gradients=1 + trial.gradients, values=trial.tries, ggns=model.products
             ),

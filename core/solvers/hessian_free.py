@@ -13,7 +13,7 @@ from ..krylov.cg import Path, cg_path, entry, storage
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 from ..samples import Samples, split
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 #: Sufficient decrease, factor and most trials of the line search, as in Martens' own code.
 ARMIJO, SHORTER, TRIALS = 1e-2, 0.8, 60
@@ -140,11 +140,7 @@ class HessianFree(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros, zero, none = namespace(x).zeros_like(x), like(x, 0.0), integer_like(x, 0)
         return HessianFreeState(
-            x=x,
-            value=zero,
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             damping=like(x, self.damping),
             search=zeros,
             iterations=none,
@@ -155,7 +151,7 @@ class HessianFree(Solver):
         """Return the state after one batch."""
         flow, s = oracle.flow, split(data)
         pt = oracle.at(state.x, *s.gradient)
-        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
+        curved = s.curved(oracle, state.x, pt)
         f, g, damping = pt.value, pt.grad, state.damping
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
@@ -171,7 +167,7 @@ class HessianFree(Solver):
             active=active,
             flow=flow,
         )
-        start = f if s.ratio is s.gradient else oracle.value(state.x, *s.ratio)
+        start = s.judged(oracle, state.x, f)
 
         def value_at(p: Array) -> Array:
             return oracle.value(state.x + p, *s.ratio)

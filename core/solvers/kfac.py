@@ -11,8 +11,8 @@ from ..globalize.plane import Plane, minimiser
 from ..kronecker import Kronecker, KroneckerState
 from ..oracle import Oracle, Point, Product
 from ..result import Counts, Status
-from ..samples import Samples, split
-from .base import Solver, verdict
+from ..samples import split
+from .base import Solver, unevaluated, verdict
 
 
 class KFACState(NamedTuple):
@@ -99,11 +99,7 @@ class KFAC(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zero, zeros = like(x, 0.0), namespace(x).zeros_like(x)
         return KFACState(
-            x=x,
-            value=zero,
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             z=zeros,
             damping=like(x, self.damping),
             blocks=self.blocks.init(oracle, x),
@@ -115,7 +111,7 @@ class KFAC(Solver):
         """Return the state after one batch."""
         s = split(data)
         pt = oracle.at(state.x, *s.gradient)
-        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
+        curved = s.curved(oracle, state.x, pt)
         f, g, z, damping = pt.value, pt.grad, state.z, state.damping
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
@@ -132,7 +128,7 @@ class KFAC(Solver):
         looks = moves & (state.t % max(self.period, 1) == 0) & (self.period > 0)
         predicted = plane.at(p)
         change = oracle.flow.cond(
-            looks, lambda x: self._change(oracle, state.x, x, f, s), lambda _: predicted, x
+            looks, lambda x: s.change(oracle, state.x, f, x), lambda _: predicted, x
         )
         ratio = guarded_divide(change, predicted, otherwise=1.0)
         finite = xp.isfinite(ratio)
@@ -154,11 +150,6 @@ class KFAC(Solver):
             p=xp.where(moves, p, state.p),
             t=state.t + xp.astype(moves, integer),
         )
-
-    def _change(self, oracle: Oracle, start: Array, x: Array, f: Array, s: Samples) -> Array:
-        """Return how the function changes from ``start`` to ``x``, on the ratio's sample."""
-        before = f if s.ratio is s.gradient else oracle.value(start, *s.ratio)
-        return oracle.value(x, *s.ratio) - before
 
     def _rescaled(self, damping: Array, ratio: Array) -> Array:
         factor = self.factor ** max(self.period, 1)

@@ -9,6 +9,7 @@ from ..arrays import Array, integer_like, like, namespace
 from ..oracle import Oracle
 from ..pairs import Pairs
 from ..result import Counts, Status
+from .base import unevaluated
 from .quasi_newton import QuasiNewton, descending
 
 
@@ -77,11 +78,7 @@ class LBFGS(QuasiNewton):
         """Return the state to start from ``x``, of shape (n,)."""
         pairs = Pairs.none(x, self.memory)
         return LBFGSState(
-            x=x,
-            value=like(x, 0.0),
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             S=pairs.S,
             Y=pairs.Y,
             step_length=like(x, 0.0),

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..arrays import Array, dot, integer_like, like, namespace, norm
-from ..globalize.trial import Proposal, Trial, search
+from ..arrays import Array, integer_like, like, namespace, norm
+from ..globalize.trial import Proposal, Trial
 from ..oracle import Oracle, Point
-from ..residual_model import ResidualModel, Residuals, residuals
-from ..result import Counts, Status
-from .base import verdict
+from ..residual_model import ResidualModel, Residuals
+from ..result import Counts
+from .base import unevaluated
 from .gauss_newton import ResidualSolver
 
 #: Step with which the model is differenced along a velocity (Transtrum and Sethna 2012, h = 0.1).
@@ -100,11 +100,7 @@ class LevenbergMarquardt(ResidualSolver):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros = namespace(x).zeros_like(x)
         return LevenbergMarquardtState(
-            x=x,
-            value=like(x, 0.0),
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             D=zeros,
             radius=like(x, 0.0),
             rejected=integer_like(x, 0),
@@ -114,40 +110,29 @@ class LevenbergMarquardt(ResidualSolver):
         self, oracle: Oracle, state: LevenbergMarquardtState, *data: Any
     ) -> LevenbergMarquardtState:
         """Return the state after one linear problem and its trial steps."""
-        flow, x = oracle.flow, state.x
-        pt = oracle.at(x, *data)
-        f, g, residual = pt.value, pt.grad, residuals(pt)
+        x, start = state.x, self.start(oracle, state.x, *data)
+        pt, g = start.pt, start.pt.grad
         xp = namespace(g)
-        status = verdict(f, g, self.gtol)
-        active = (status == Status.RUNNING.value) & residual.separable
-
         known = xp.where(state.radius > 0, state.radius, like(g, float("inf")))
         D = state.D if self.scaling == "marquardt" else None
-        model = self.model(pt, residual, D, radius=known, active=active, flow=flow)
-        trial = search(
-            self._proposals(oracle, pt, x, residual, model, *data),
-            lambda s: oracle.value(x + s, *data),
-            lambda s: dot(s, g + oracle.at(x + s, *data).grad),
-            x,
-            f,
-            size=xp.where(state.radius > 0, state.radius, self._first_radius(model.D * x)),
-            attempts=self.attempts,
-            active=active,
-            flow=flow,
+        model = self.model(
+            pt, start.residual, D, radius=known, active=start.active, flow=oracle.flow
         )
-        stalled = (status == Status.RUNNING.value) & ~trial.accepted
+        propose = self._proposals(oracle, pt, x, start.residual, model, *data)
+        size = xp.where(state.radius > 0, state.radius, self._first_radius(model.D * x))
+        trial, status = self.search(oracle, start, x, propose, size, *data)
         return LevenbergMarquardtState(
             x=x + trial.step,
-            value=f,
+            value=pt.value,
             grad=g,
-            status=xp.where(stalled, integer_like(g, Status.STALLED), status),
+            status=status,
             counts=state.counts.add(
                 gradients=1 + trial.gradients,
                 values=trial.tries,
                 ggns=model.products + trial.products,
             ),
-            D=xp.where(active, model.D, state.D),
-            radius=xp.where(active, _resized(trial), state.radius),
+            D=xp.where(start.active, model.D, state.D),
+            radius=xp.where(start.active, _resized(trial), state.radius),
             rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
         )
 

@@ -14,7 +14,7 @@ from ..oracle import Oracle, Point, Product
 from ..pairs import Pairs
 from ..result import Counts, Status
 from ..samples import split
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 #: A dense Hessian of more variables than this (a gigabyte in float64) is taken for a mistake.
 LARGEST_DENSE = 10_000
@@ -67,11 +67,7 @@ class LineSearchNewton(Solver):
     def init(self, oracle: Oracle, x: Array, *data: Any) -> NewtonState:
         """Return the state to start from ``x``, of shape (n,)."""
         return NewtonState(
-            x=x,
-            value=like(x, 0.0),
-            grad=namespace(x).zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             pairs=Pairs.none(x, self._memory()),
             step_length=like(x, 0.0),
         )
@@ -85,10 +81,10 @@ class LineSearchNewton(Solver):
         status = verdict(f, g, self.gtol)
         active = status == Status.RUNNING.value
         apart = sample.curvature is not sample.gradient
-        curved = oracle.at(x, *sample.curvature) if apart else pt
+        curved = sample.curved(oracle, x, pt)
         d, pairs, products = self._direction(curved, g, state.pairs, active, flow)
         slope = dot(g, d)
-        start = f if sample.ratio is sample.gradient else oracle.value(x, *sample.ratio)
+        start = sample.judged(oracle, x, f)
         search = goldstein(
             lambda a: oracle.value(x + a * d, *sample.ratio),
             lambda a: a * (slope + dot(oracle.at(x + a * d, *sample.gradient).grad, d)),

@@ -11,7 +11,7 @@ from ..krylov.early_cg import Search, early_cg, start
 from ..oracle import Oracle, Point, Product
 from ..result import Counts, Status
 from ..samples import Samples, split
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 
 class NewtonKrylovState(NamedTuple):
@@ -172,11 +172,7 @@ class NewtonKrylov(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros, none = namespace(x).zeros_like(x), integer_like(x, 0)
         return NewtonKrylovState(
-            x=x,
-            value=like(x, 0.0),
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             global_grad=zeros,
             d=zeros,
             carried=zeros,
@@ -213,7 +209,7 @@ class NewtonKrylov(Solver):
         """Return the state after one batch."""
         s = split(data)
         pt = oracle.at(state.x, *s.gradient)
-        curved = pt if s.curvature is s.gradient else oracle.at(state.x, *s.curvature)
+        curved = s.curved(oracle, state.x, pt)
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)

@@ -232,7 +232,7 @@ class NewtonSummary(Solver):
         partition = self.groups(oracle.structure)
 
         def summarise(u: Array, last: Summary) -> Summary:
-            here = oracle.at(state.x, *sample.curvature) if apart else pt
+            here = sample.curved(oracle, state.x, pt)
             return self._summarise(here, u, partition, last, flow)
 
         due = running & (state.age == 0)

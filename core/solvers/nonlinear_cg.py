@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
 from ..oracle import Oracle
 from ..result import Counts, Status
+from .base import unevaluated
 from .quasi_newton import GradientSearch
 
 
@@ -75,11 +76,7 @@ class NonlinearCG(GradientSearch):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros = namespace(x).zeros_like(x)
         return NonlinearCGState(
-            x=x,
-            value=like(x, 0.0),
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             d=zeros,
             y=zeros,
             step_length=like(x, 0.0),

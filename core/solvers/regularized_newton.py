@@ -17,7 +17,7 @@ from ..oracle import Oracle, Point, Product
 from ..pairs import CAUTIOUS, Pairs, teaches
 from ..result import Counts, Status
 from ..samples import split
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 
 #: Most directions of a Lanczos subspace, if not told otherwise: each keeps two vectors.
 SUBSPACE = 30
@@ -115,11 +115,7 @@ class RegularizedNewton(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zero, zeros = like(x, 0.0), namespace(x).zeros_like(x)
         return RegularizedNewtonState(
-            x=x,
-            value=zero,
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             radius=zero,
             step=zeros,
             step_norm=zero,
@@ -140,9 +136,9 @@ class RegularizedNewton(Solver):
         flat = (status == Status.CONVERGED.value) & self.second_order
         active = (status == Status.RUNNING.value) | flat
         apart = sample.curvature is not sample.gradient
-        curved = oracle.at(x, *sample.curvature) if apart else pt
+        curved = sample.curved(oracle, x, pt)
         judged_apart = sample.ratio is not sample.gradient
-        start = oracle.value(x, *sample.ratio) if judged_apart else f
+        start = sample.judged(oracle, x, f)
 
         def value_at(s: Array) -> Array:
             return oracle.value(x + s, *sample.ratio)
@@ -152,9 +148,11 @@ class RegularizedNewton(Solver):
         pairs = self._recall(state, g)
         model = self._model(curved, g, size, pairs, norm_state, active, flat, flow)
         if self.second_order:
-            predicted = model.propose(size).predicted
+            promised = flow.cond(
+                flat, lambda size: model.propose(size).predicted, xp.zeros_like, size
+            )
             status = xp.where(
-                flat & (predicted > self._negligible(f)), integer_like(g, Status.RUNNING), status
+                flat & (promised > self._negligible(f)), integer_like(g, Status.RUNNING), status
             )
             active = status == Status.RUNNING.value
         trial = search(

@@ -9,7 +9,7 @@ from .. import norms
 from ..arrays import Array, guarded_divide, integer_like, like, namespace
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 from .first_order import unbiased
 
 
@@ -111,11 +111,7 @@ class SecondOrderAdam(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         zeros, none = namespace(x).zeros_like(x), integer_like(x, 0)
         return SecondOrderAdamState(
-            x=x,
-            value=like(x, 0.0),
-            grad=zeros,
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             mean=zeros,
             drift=zeros,
             drifting=zeros,
