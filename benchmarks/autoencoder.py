@@ -25,6 +25,7 @@ import optree
 import osculant
 from osculant import backends
 from osculant.core.kronecker import Kronecker
+from osculant.core.samples import Samples
 from osculant.problems import autoencoder
 from osculant.problems.datasets import load_mnist
 
@@ -32,26 +33,34 @@ IMAGES, TURN, MARKS = 8000, 5.0, 3
 RATES = (1e-3, 3e-3, 1e-2)
 BLOCKS = Kronecker(examples=250)
 
-#: Name, batch size and solver.
-OURS: list[tuple[str, int, osculant.Solver]] = [
-    ("KFAC", 500, osculant.KFAC(damping=0.3, factor=0.9, blocks=BLOCKS)),
+#: Name, samples of a batch and of its products, and solver.
+OURS: list[tuple[str, int, int, osculant.Solver]] = [
+    ("KFAC", 500, 125, osculant.KFAC(damping=0.3, factor=0.9, blocks=BLOCKS)),
     (
         "CurveBall, KFAC's blocks",
         500,
+        125,
+        osculant.CurveBall(damping=0.3, factor=0.9, preconditioner=BLOCKS, residual_at="line"),
+    ),
+    (
+        "CurveBall, KFAC's blocks, residual at z",
+        500,
+        125,
         osculant.CurveBall(damping=0.3, factor=0.9, preconditioner=BLOCKS),
     ),
-    ("CurveBall", 250, osculant.CurveBall()),
-    ("NewtonKrylov", 1000, osculant.NewtonKrylov()),
+    ("CurveBall", 250, 250, osculant.CurveBall()),
+    ("NewtonKrylov", 1000, 1000, osculant.NewtonKrylov()),
     (
         "TrustRegion, Adam's norm",
+        1000,
         1000,
         osculant.TrustRegion(
             curvature="gauss-newton", norm=osculant.norms.Adam(epsilon=1e-4), max_inner=10
         ),
     ),
-    ("SecondOrderAdam", 250, osculant.SecondOrderAdam()),
-    ("NewtonSummary", 250, osculant.NewtonSummary()),
-    ("HessianFree", 1000, osculant.HessianFree(damping=45.0, max_inner=30)),
+    ("SecondOrderAdam", 250, 250, osculant.SecondOrderAdam()),
+    ("NewtonSummary", 250, 250, osculant.NewtonSummary()),
+    ("HessianFree", 1000, 1000, osculant.HessianFree(damping=45.0, max_inner=30)),
 ]
 
 
@@ -76,8 +85,8 @@ class Problem:
         return 2 * float(np.mean([float(self.oracle.value(x, part, part)) for part in parts]))
 
 
-def solver_steps(problem: Problem, solver: osculant.Solver, size: int) -> Iterator[Any]:
-    """Yield the parameters after each step."""
+def solver_steps(problem: Problem, solver: osculant.Solver, size: int, part: int) -> Iterator[Any]:
+    """Yield the parameters after each step, with products on the first ``part`` of each batch."""
     oracle, batches = problem.oracle, problem.batches(size)
     state = solver.init(oracle, oracle.ravel(problem.params))
     step = oracle.flow.jit(type(solver).step, static=(0, 1))
@@ -85,6 +94,8 @@ def solver_steps(problem: Problem, solver: osculant.Solver, size: int) -> Iterat
         for index, batch in enumerate(batches):
             if solver.refresh_due(index):
                 state = solver.refresh(oracle, state, batches)
+            if part < size:
+                batch = (Samples(batch, tuple(array[:part] for array in batch), batch),)
             state = step(solver, oracle, state, *batch)
             yield state.x
 
@@ -130,11 +141,14 @@ class Entry:
 
 def entries(problem: Problem) -> list[Entry]:
     """Return all methods."""
-    found = [Entry(name, size, solver_steps(problem, s, size)) for name, size, s in OURS]
+    found = [
+        Entry(name, size, solver_steps(problem, solver, size, part))
+        for name, size, part, solver in OURS
+    ]
     if problem.backend != "torch":
         for rate in RATES:
             solver = osculant.Adam(learning_rate=rate)
-            found.append(Entry(f"Adam, {rate:g}", 250, solver_steps(problem, solver, 250)))
+            found.append(Entry(f"Adam, {rate:g}", 250, solver_steps(problem, solver, 250, 250)))
         return found
     import torch
 

@@ -85,6 +85,19 @@ def test_two_unknowns_are_solved_for_exactly():
     np.testing.assert_allclose(state.x, np.ones(2), rtol=1e-9)
 
 
+@pytest.mark.parametrize(("residual_at", "low", "high"), [("line", 0, 1e-12), ("z", 1e-4, 1)])
+def test_on_one_quadratic_a_residual_on_the_line_gives_conjugate_gradients(residual_at, low, high):
+    """The solution after as many steps as there are unknowns, and not without."""
+    Q, n = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0], 5
+    B = (Q * np.arange(1.0, 6.0)) @ Q.T
+    oracle = osculant.oracle(lambda x: x @ B @ x / 2, np.ones(n))
+    solver = osculant.CurveBall(curvature="hessian", damping=0.0, residual_at=residual_at)
+    state = solver.init(oracle, np.ones(n))
+    for _ in range(n):
+        state = solver.step(oracle, state)
+    assert low <= np.linalg.norm(state.x) <= high
+
+
 def test_fixed_rho_and_beta_are_heavy_ball_with_curvature():
     oracle = osculant.oracle(lambda x: (A @ x) @ (A @ x) / 2, np.ones(3))
     solver = osculant.CurveBall(
@@ -197,6 +210,23 @@ def test_step_out_of_the_domain_is_not_taken(backend):
     assert float(state.damping) == pytest.approx(1e-2)
 
 
+@pytest.mark.parametrize("options", [{}, {"rho": 0.9, "beta": 0.01, "period": 0}])
+def test_step_that_is_not_finite_is_not_taken_without_a_look_either(options):
+    products = iter([1.0, float("nan")] if options else [1.0, 1.0, float("nan"), 1.0])
+    oracle = osculant.oracle(
+        lambda x: (x**4).sum(),
+        np.ones(2),
+        grad=lambda x: 4 * x**3,
+        hvp=lambda x, v: next(products) * 12 * x**2 * v,
+    )
+    solver = osculant.CurveBall(curvature="hessian", damping=1e-3, **options)
+    first = solver.step(oracle, solver.init(oracle, np.ones(2)))
+    second = solver.step(oracle, first)
+    np.testing.assert_array_equal(second.x, first.x)
+    np.testing.assert_array_equal(second.z, [0.0, 0.0])
+    assert float(second.damping) > float(first.damping)
+
+
 # Samples, backends, transformations --------------------------------------------------------------
 
 
@@ -294,6 +324,7 @@ def test_spectrum_of_the_linear_network_is_what_was_asked_for():
     [
         ({"curvature": "ggn"}, "'gauss-newton' or 'hessian'"),
         ({"rho": 0.9}, "give both"),
+        ({"residual_at": "end"}, "must be 'z' or 'line'"),
         ({"damping": -1.0}, "damping is -1.0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"factor": 2.0}, "factor is 2.0"),

@@ -77,7 +77,10 @@ class CurveBall(Solver):
         lambda is multiplied by factor^period where gamma > 3/2, divided by it where gamma < 1/2;
         the paper's 0.999.
     preconditioner : Kronecker, optional
-        K of a model's dense and convolution layers, with which dz = K^-1 ((B + lambda) z + g).
+        K of a model's dense and convolution layers: dz is multiplied by K^-1.
+    residual_at : {"z", "line"}
+        Where dz is the gradient of the quadratic: at z, the paper's, or at the quadratic's
+        minimiser between 0 and z.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
@@ -111,6 +114,7 @@ class CurveBall(Solver):
     period: int = 5
     factor: float = 0.999
     preconditioner: Kronecker | None = None
+    residual_at: Literal["z", "line"] = "z"
 
     samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
 
@@ -119,6 +123,8 @@ class CurveBall(Solver):
             raise ValueError(
                 f"curvature is {self.curvature!r}; it must be 'gauss-newton' or 'hessian'"
             )
+        if self.residual_at not in ("z", "line"):
+            raise ValueError(f"residual_at is {self.residual_at!r}; it must be 'z' or 'line'")
         if (self.rho is None) != (self.beta is None):
             raise ValueError(
                 f"rho is {self.rho} and beta is {self.beta}; give both, or neither to have them "
@@ -162,7 +168,8 @@ class CurveBall(Solver):
 
         product, form, counted = _PRODUCTS[self.curvature]
         Bz = getattr(curved, product)(z) + state.damping * z
-        dz, blocks, estimates = self._preconditioned(oracle, state, Bz + g, s.curvature)
+        r = self._reached(g, z, Bz) * Bz + g
+        dz, blocks, estimates = self._preconditioned(oracle, state, r, s.curvature)
         p, plane = self._fixed(f), None
         if p is None or self.period:
             dzBdz = getattr(curved, form)(dz) + state.damping * dot(dz, dz)
@@ -179,6 +186,7 @@ class CurveBall(Solver):
                 looks, lambda x: s.change(oracle, state.x, f, x), lambda _: predicted, x
             )
             ratio = guarded_divide(change, predicted, otherwise=1.0)
+        ratio = xp.where(xp.isfinite(norm(new_z)), ratio, like(f, float("nan")))
         finite = xp.isfinite(ratio)
         taken = moves & finite
         return CurveBallState(
@@ -200,6 +208,12 @@ class CurveBall(Solver):
             t=state.t + xp.astype(moves, state.t.dtype),
             blocks=blocks,
         )
+
+    def _reached(self, g: Array, z: Array, Bz: Array) -> Array:
+        """Return which part of z the residual is taken at."""
+        if self.residual_at == "z":
+            return like(g, 1.0)
+        return namespace(g).clip(guarded_divide(-dot(g, z), dot(z, Bz)), 0.0, 1.0)
 
     def _preconditioned(
         self, oracle: Oracle, state: CurveBallState, r: Array, data: tuple[Any, ...]
