@@ -45,6 +45,8 @@ def from_solver(
     ------
     ValueError
         From ``update``: if there are no ``params``, or no function to minimise.
+    TypeError
+        From ``update``: if ``data`` are not what the function takes beside the parameters.
 
     Notes
     -----
@@ -68,7 +70,9 @@ def from_solver(
     ) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("update needs the parameters: update(grads, state, params, ...)")
-        oracle = jax_backend.make_oracle(_objective(given, value_fn, extra), params)
+        objective = _objective(given, value_fn, extra)
+        _check_data(objective, data)
+        oracle = jax_backend.make_oracle(objective, params)
         x = oracle.ravel(params)
         state = solver.step(oracle, state._replace(x=x), *data)
         return oracle.unravel(state.x - x), state._replace(x=None)
@@ -96,6 +100,22 @@ def newton_krylov(
 ) -> optax.GradientTransformationExtraArgs:
     """Return :class:`~osculant.NewtonKrylov` as in :func:`from_solver`; ``options`` are its own."""
     return from_solver(NewtonKrylov(**options), fun, model=model, loss=loss)
+
+
+def _check_data(objective: Objective, data: tuple[Any, ...]) -> None:
+    function, arguments = objective.fun, data
+    if function is None:
+        function, arguments = objective.model, data[:-1]
+    try:
+        inspect.signature(function).bind(None, *arguments)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(
+            f"update was given data of {len(data)} arrays, and the "
+            f"function says: {error}; its arguments after the parameters are "
+            "update(..., data=(inputs, targets))"
+        ) from error
+    except ValueError:  # a function without a signature
+        pass
 
 
 def _objective(given: Objective, value_fn: Callable[..., Any] | None, extra: Any) -> Objective:

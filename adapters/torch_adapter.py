@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..core.arrays import Array
 from ..core.checkpoint import named_leaves, rebuild
 from ..core.drive import check_start
 from ..core.oracle import Objective, Point, check_scalar
+from ..core.result import Status
 from ..core.solvers import Solver
 from ..core.structure import Structure
 
@@ -95,6 +97,11 @@ class SolverOptimizer(torch.optim.Optimizer):
             Without a closure.
         RuntimeError
             If the closure calls ``backward``.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the loss or its gradient is not finite: the parameters are left as they were.
         """
         if closure is None:
             raise TypeError(
@@ -119,6 +126,13 @@ class SolverOptimizer(torch.optim.Optimizer):
         oracle.place(end)
         oracle.settle()
         self._store(state)
+        if int(state.status) == Status.NOT_FINITE:
+            warnings.warn(
+                "the loss or its gradient is not finite where the step starts, so no step was "
+                "taken: look for it in the data of this batch",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return state.value
 
     def _parameters(self) -> list[torch.nn.Parameter]:

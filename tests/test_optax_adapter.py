@@ -117,3 +117,11 @@ def test_what_is_missing_is_named():
         transformation.update(None, state)
     with pytest.raises(ValueError, match="no function to minimise"):
         transformation.update(None, state, start())
+    transformation = optax_adapter.newton_krylov(fun)
+    with pytest.raises(
+        TypeError, match=r"data of 0 arrays.*argument: 'inputs'.*data=\(inputs, targets\)"
+    ):
+        transformation.update(None, state, start())
+    transformation = optax_adapter.newton_krylov(model=model, loss=loss)
+    with pytest.raises(TypeError, match=r"data of 3 arrays.*too many positional arguments"):
+        transformation.update(None, state, start(), data=(*data(), data()[1]))
