@@ -40,7 +40,7 @@ OURS: list[tuple[str, int, int, osculant.Solver]] = [
         "CurveBall, KFAC's blocks",
         500,
         125,
-        osculant.CurveBall(damping=0.3, factor=0.9, preconditioner=BLOCKS, residual_at="line"),
+        osculant.CurveBall(damping=0.003, factor=0.9, preconditioner=BLOCKS, residual_at="line"),
     ),
     (
         "CurveBall, KFAC's blocks, residual at z",
