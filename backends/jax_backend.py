@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental.sparse import BCOO
 
 from ..core.arrays import Array
+from ..core.errors import NotDifferentiable
 from ..core.flow import Flow, S
 from ..core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
@@ -160,6 +161,14 @@ class JaxFlow(Flow):
             return jax.lax.cond(predicate, on_true, on_false, *operands)
         return branch(*operands)
 
+    def put(self, rows: Array, i: Array, row: Array) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``; XLA does it in place within a loop."""
+        return rows.at[i].set(row)
+
+    def leading(self, rows: Array, count: Array) -> Array:
+        """Return all rows."""
+        return rows
+
     def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
         """Return ``function`` compiled; the same one for the same arguments."""
         return _jit(function, static)
@@ -198,9 +207,25 @@ class JaxOracle(Oracle):
         return self._hash
 
     def at(self, x: Array, *data: Any) -> JaxPoint:
-        """Linearise once at ``x``, of shape (n,)."""
+        """Linearise once at ``x``, of shape (n,).
+
+        Raises
+        ------
+        NotDifferentiable
+            If the function runs a loop of unknown length, which has no reverse mode.
+        """
         self._check(x, data)
-        return JaxPoint(self, (x, data), *_linearize(self, x, data))
+        try:
+            return JaxPoint(self, (x, data), *_linearize(self, x, data))
+        except ValueError as error:
+            if "Reverse-mode differentiation" not in str(error):
+                raise
+            raise NotDifferentiable(
+                "JAX has no gradient of a lax.while_loop, nor of a fori_loop with traced bounds: "
+                "how many steps there are to go back through is not known when it is compiled. "
+                "Take lax.scan or a fori_loop between Python integers, lax.custom_root for the "
+                "solution of an equation, or products='finite-difference', which needs values alone"
+            ) from error
 
     def value(self, x: Array, *data: Any) -> Array:
         """Return the function at ``x`` as a 0-d array, by a forward pass that keeps nothing."""

@@ -58,9 +58,14 @@ OURS: list[tuple[str, int, int, osculant.Solver]] = [
             curvature="gauss-newton", norm=osculant.norms.Adam(epsilon=1e-4), max_inner=10
         ),
     ),
-    ("SecondOrderAdam", 250, 250, osculant.SecondOrderAdam()),
-    ("NewtonSummary", 250, 250, osculant.NewtonSummary()),
-    ("HessianFree", 1000, 1000, osculant.HessianFree(damping=45.0, max_inner=30)),
+    ("SecondOrderAdam", 250, 250, osculant.SecondOrderAdam(learning_rate=1e-2)),
+    (
+        "NewtonSummary",
+        250,
+        250,
+        osculant.NewtonSummary(curvature="gauss-newton", lam_int=0.0),
+    ),
+    ("HessianFree", 1000, 1000, osculant.HessianFree(damping=0.1, max_inner=30)),
 ]
 
 

@@ -16,7 +16,6 @@ import optree
 import osculant
 from osculant import backends
 from osculant.core.globalize.anisotropic import inverse
-from osculant.core.globalize.plateau import Plateau
 from osculant.core.solvers.newton_summary import NewtonSummary
 from osculant.core.summary import summary
 from osculant.problems import mlp, mnist
@@ -27,21 +26,29 @@ MODELS = {
     "lenet5": lambda: lenet5(dtype=np.float32),
     "mlp": lambda: mlp([784, 100, 30, 10], dtype=np.float32),
 }
-SUMMARY = NewtonSummary(period=20, plateau=Plateau())
+SUMMARY = NewtonSummary()
+CHEAP = replace(SUMMARY, curvature="gauss-newton", lam_int=0.0)
+MEAN = osculant.SGD(momentum=0.9, dampening=0.9)
 GRID = {
     "SGD": [osculant.SGD(learning_rate=rate, momentum=0.9) for rate in (0.03, 0.1, 0.3)],
     "Adam": [osculant.Adam(learning_rate=rate) for rate in (1e-3, 3e-3, 1e-2)],
     "NewtonSummary": [
-        replace(SUMMARY, lam_int=lam_int, damping=damping)
-        for lam_int in (1.0, 10.0)
-        for damping in (0.1, 0.3)
+        CHEAP,
+        replace(CHEAP, damping=2.0),
+        replace(CHEAP, direction=MEAN),
+        replace(CHEAP, partition="trivial"),
+        SUMMARY,
     ],
 }
 
 
 def name_of(solver):
     if isinstance(solver, NewtonSummary):
-        return f"lam_int {solver.lam_int:g}, lam_1 {solver.damping:g}"
+        direction = "mean of gradients" if solver.direction == MEAN else "Adam's"
+        return (
+            f"{solver.partition}, {solver.curvature}, lam_int {solver.lam_int:g}, "
+            f"lam_1 {solver.damping:g}, {direction}"
+        )
     return f"rate {solver.learning_rate:g}"
 
 
@@ -65,9 +72,17 @@ class Problem:
             if isinstance(solver, NewtonSummary):
                 etas.append(self.backend.to_numpy(state.summary.eta))
 
-        loader = batches(self.data, self.size, seed=0)
+        apart = {}
+        if "curvature" in solver.samples:
+            apart["curvature"] = osculant.Batches(self.data, self.size, seed=1)
         solution = osculant.fit(
-            self.oracle, self.params, loader, solver=solver, budget=budget, callback=record
+            self.oracle,
+            self.params,
+            batches(self.data, self.size, seed=0),
+            solver=solver,
+            budget=budget,
+            callback=record,
+            **apart,
         )
         return solution, float(self.oracle.value(solution.state.x, *self.data)), np.array(etas)
 

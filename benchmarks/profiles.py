@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 RATIOS = (1, 2, 4, 8, 16, 64)
+#: Solvers that a figure names, those with the most area below their profiles: more are unreadable.
+NAMED = 10
+_COLOURS = [*(f"C{i}" for i in range(7)), "black", "C8", "C9"]  # C7 is grey
 
 
 def profile(work: Mapping[str, Sequence[float]], ratios: Sequence[float]) -> dict[str, np.ndarray]:
@@ -38,30 +41,47 @@ def table(work: Mapping[str, Sequence[float]]) -> str:
 
 
 def plot(panels: Mapping[str, Mapping[str, Sequence[float]]], path: str) -> None:
-    """Draw one profile a panel and write it to ``path``."""
+    """Draw one profile a panel and write it to ``path``; those below the :data:`NAMED` are grey."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    ratios = 2.0 ** np.linspace(0, 8, 400)
+    profiles = {title: profile(work, ratios) for title, work in panels.items()}
+    area = {
+        name: sum(p[name].sum() for p in profiles.values())
+        for name in next(iter(profiles.values()))
+    }
+    best = sorted(area, key=lambda name: -area[name])
+    named = best[:NAMED]
+
     figure, axes = plt.subplots(
         1, len(panels), figsize=(6.5 * len(panels), 5.5), sharey=True, squeeze=False
     )
-    ratios = 2.0 ** np.linspace(0, 8, 400)
-    for axis, (title, work) in zip(axes[0], panels.items(), strict=True):
-        for i, (name, shares) in enumerate(profile(work, ratios).items()):
-            style = ("-", "--", ":", "-.")[i // 10 % 4]
-            width = 2.2 if name.startswith("osculant") else 1.1
-            axis.step(ratios, shares, where="post", label=name, linestyle=style, linewidth=width)
+    for axis, (title, shares) in zip(axes[0], profiles.items(), strict=True):
+        for name in best[NAMED:]:
+            axis.step(ratios, shares[name], where="post", color="0.85", linewidth=0.8)
+        for name, colour in zip(named, _COLOURS, strict=False):
+            ours = name.startswith("osculant")
+            style, width = ("-", 2.2) if ours else ("--", 1.4)
+            axis.step(
+                ratios,
+                shares[name],
+                where="post",
+                label=name,
+                color=colour,
+                linestyle=style,
+                linewidth=width,
+            )
         axis.set_xscale("log", base=2)
         axis.set_xlabel("work, in multiples of the least of any solver")
         axis.set_title(title)
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("share of instances")
     axes[0, 0].set_ylim(0, 1.02)
-    # Beside the panels: with all the peers it is taller than one of them.
-    columns = 1 + len(axes[0, -1].lines) // 24
-    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), ncols=columns)
+    others = f"and {len(best) - len(named)} others, in grey" if len(best) > len(named) else None
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=others)
     figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)

@@ -5,9 +5,10 @@
 
 The instances are the 18 unconstrained test functions of More, Garbow and Hillstrom in 25 sizes,
 each from x0, 10 x0 and 100 x0 (``--problems mgh``), or other smooth functions of up to 1000
-variables from standard and perturbed starts (``--problems extra``). Everyone gets the same
-derivatives and is counted from outside (``counting.py``). The best point seen counts, with the
-work spent until it was there: B is stationarity, C the lowest known value.
+variables from standard and perturbed starts (``--problems extra``, and ``--problems held-out``,
+which the defaults were not chosen on). Everyone gets the same derivatives and is counted from
+outside (``counting.py``). The best point seen counts, with the work spent until it was there: B is
+stationarity, C the lowest known value.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +31,7 @@ import profiles
 from counting import Instance, Ledger, LimitReached, Problem
 from peers import Peer, peers
 
-from osculant.problems import extra, mgh
+from osculant.problems import SmoothProblem, extra, held_out, mgh
 
 
 class Outcome(NamedTuple):
@@ -55,17 +57,18 @@ def mgh_instances() -> list[Instance]:
     ]
 
 
-def extra_instances() -> list[Instance]:
+def smooth_instances(problems: Callable[[], list[SmoothProblem]]) -> list[Instance]:
     return [
         Instance(f"{p.name} ({p.n}) {start}", p.fun, None, x0, p.lowest)
-        for p in extra.problems()
+        for p in problems()
         for start, x0 in p.starts().items()
     ]
 
 
 INSTANCES: dict[str, Callable[[], list[Instance]]] = {
     "mgh": mgh_instances,
-    "extra": extra_instances,
+    "extra": partial(smooth_instances, extra.problems),
+    "held-out": partial(smooth_instances, held_out.problems),
 }
 
 

@@ -40,15 +40,19 @@ def cross_entropy(logits: Any, targets: Any) -> Any:
     return np.mean(log_sum - np.sum(shifted * targets, axis=1))
 
 
-def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def seconds(
+    functions: dict[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return medians; the repeats are interleaved, so that a busy machine slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if repeat:  # the first is a warm-up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -43,6 +43,21 @@ class Flow:
         """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 
+    def put(self, rows: Array, i: Array, row: Array) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``.
+
+        ``rows`` may be written to: it must be the caller's own, who goes on with the result alone.
+        """
+        rows[int(i), ...] = row
+        return rows
+
+    def leading(self, rows: Array, count: Array) -> Array:
+        """Return the first ``count`` rows, at least one; all of them where shapes are fixed.
+
+        What is computed from them must not depend on which it is: the others are to be zeros.
+        """
+        return rows[: max(int(count), 1), ...]
+
     def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
         """Return ``function`` compiled where the framework compiles; here, as it is.
 

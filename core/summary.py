@@ -69,6 +69,16 @@ def third_diagonal(point: Point, u: Array, partition: Partition) -> Array:
     return point.third(_restrictions(point, u, partition))
 
 
+def gauss_newton_summary(point: Point, u: Array, partition: Partition) -> Array:
+    """Return u_s'J'H_L J u_t, of shape (S, S): the summary of order 2 of Gauss-Newton's matrix.
+
+    It costs S Jacobian products, two forward passes each, where the Hessian's costs six each. The
+    parameters and errors are those of :func:`summary`.
+    """
+    JU = point.jvp(_restrictions(point, u, partition))
+    return namespace(JU).matmul(JU.T, point.loss_hvp(JU))
+
+
 def _restrictions(point: Point, u: Array, partition: Partition) -> Array:
     structure = point.oracle.structure
     structure.check(u, name="the direction")

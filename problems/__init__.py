@@ -32,3 +32,4 @@ from .networks import resnet18 as resnet18
 from .networks import transformer as transformer
 from .networks import vgg11 as vgg11
 from .networks import vgg19 as vgg19
+from .smooth import SmoothProblem as SmoothProblem

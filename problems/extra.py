@@ -13,59 +13,16 @@ which several solvers agreed from both starts; the tests repeat that agreement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..core.arrays import Array, like, namespace
+from .smooth import Collection, SmoothProblem, counting, total
 
-_Fun = Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class SmoothProblem:
-    """A smooth function of n variables to minimise.
-
-    Attributes
-    ----------
-    name : str
-        The collection's.
-    fun : callable
-        Maps x of shape (n,) to a 0-d array, in the namespace, dtype and device of x.
-    start : tuple of float
-        The collection's start.
-    lowest : float
-        The lowest known value.
-    source : str
-        "formula" if ``lowest`` follows from it, else "measured".
-    """
-
-    name: str
-    fun: _Fun
-    start: tuple[float, ...]
-    lowest: float
-    source: str
-
-    @property
-    def n(self) -> int:
-        """The number of variables."""
-        return len(self.start)
-
-    def starts(self) -> dict[str, np.ndarray]:
-        """Return the standard start, and one perturbed by up to a tenth, in float64.
-
-        Entry i of the perturbed one is x_i + max(1, |x_i|) u_i / 10, u uniform in [-1, 1] from
-        a fixed seed.
-        """
-        x0 = np.asarray(self.start)
-        u = np.random.default_rng(0).uniform(-1.0, 1.0, self.n)
-        return {"standard": x0, "perturbed": x0 + 0.1 * np.maximum(1.0, np.abs(x0)) * u}
-
-
-_PROBLEMS: list[SmoothProblem] = []
+_PROBLEMS = Collection()
+_problem = _PROBLEMS.add
 
 
 def problems() -> list[SmoothProblem]:
@@ -73,33 +30,11 @@ def problems() -> list[SmoothProblem]:
     return list(_PROBLEMS)
 
 
-def _problem(
-    name: str, n: int, start: float | Sequence[float], *, lowest: float, source: str = "formula"
-) -> Callable[[_Fun], _Fun]:
-    """Register a function of n variables; ``start`` is repeated to that length."""
-
-    def register(fun: _Fun) -> _Fun:
-        x0 = tuple(float(x) for x in np.resize(np.asarray(start), n))
-        _PROBLEMS.append(SmoothProblem(name, fun, x0, lowest, source))
-        return fun
-
-    return register
-
-
-def _counting(x: Array, first: int = 1) -> Array:
-    """Return (first, first + 1, ...), as long as x."""
-    return like(x, np.arange(float(first), x.shape[0] + first))
-
-
-def _sum(x: Array) -> Array:
-    return namespace(x).sum(x)
-
-
 @_problem("ARWHEAD", 1000, 1.0, lowest=0.0)
 def arwhead(x: Array) -> Array:
     """Arrow-head Hessian."""
     head = x[:-1]
-    return _sum((head**2 + x[-1] ** 2) ** 2 - 4 * head + 3)
+    return total((head**2 + x[-1] ** 2) ** 2 - 4 * head + 3)
 
 
 @_problem("BDQRTIC", 1000, 1.0, lowest=3983.817950576534, source="measured")
@@ -108,7 +43,7 @@ def bdqrtic(x: Array) -> Array:
     n = x.shape[0]
     squares = [x[k : n - 4 + k] ** 2 for k in range(4)]
     quartic = squares[0] + 2 * squares[1] + 3 * squares[2] + 4 * squares[3] + 5 * x[-1] ** 2
-    return _sum((3 - 4 * x[:-4]) ** 2 + quartic**2)
+    return total((3 - 4 * x[:-4]) ** 2 + quartic**2)
 
 
 @_problem("BROYDN3D, squared", 1000, -1.0, lowest=0.0)
@@ -117,14 +52,14 @@ def broyden_tridiagonal_squares(x: Array) -> Array:
     xp = namespace(x)
     zero = like(x, [0.0])
     r = (3 - 2 * x) * x + 1 - xp.concat([zero, x[:-1]]) - 2 * xp.concat([x[1:], zero])
-    return _sum(r**2)
+    return total(r**2)
 
 
 @_problem("CHAINWOO", 100, (-3.0, -1.0, -3.0, -1.0), lowest=1.0)
 def chained_wood(x: Array) -> Array:
     """Wood's function, chained by overlapping pairs; it has many minima."""
     a, b, c, d = x[0:-2:2], x[1:-2:2], x[2::2], x[3::2]
-    return 1 + _sum(
+    return 1 + total(
         100 * (b - a**2) ** 2
         + (1 - a) ** 2
         + 90 * (d - c**2) ** 2
@@ -137,7 +72,7 @@ def chained_wood(x: Array) -> Array:
 @_problem("COSINE", 1000, 1.0, lowest=-999.0)
 def cosine(x: Array) -> Array:
     """Chain of cosines, each of which can be -1."""
-    return _sum(namespace(x).cos(x[:-1] ** 2 - 0.5 * x[1:]))
+    return total(namespace(x).cos(x[:-1] ** 2 - 0.5 * x[1:]))
 
 
 @_problem("CRAGGLVY", 500, (1.0, *(2.0,) * 499), lowest=167.44912764273258, source="measured")
@@ -145,7 +80,7 @@ def cragg_levy(x: Array) -> Array:
     """Cragg and Levy's function, extended."""
     xp = namespace(x)
     a, b, c, d = x[0:-2:2], x[1:-2:2], x[2::2], x[3::2]
-    return _sum(
+    return total(
         (xp.exp(a) - b) ** 4
         + 100 * (b - c) ** 6
         + (xp.tan(c - d) + c - d) ** 4
@@ -167,10 +102,10 @@ def _dixmaan(
     square = x**2
     return (
         1
-        + _sum(a * square)
-        + _sum(b * square[:-1] * (x[1:] + square[1:]) ** 2)
-        + _sum(c * square[:-m] * square[m:] ** 2)
-        + _sum(d * x[: -2 * m] * x[2 * m :])
+        + total(a * square)
+        + total(b * square[:-1] * (x[1:] + square[1:]) ** 2)
+        + total(c * square[:-m] * square[m:] ** 2)
+        + total(d * x[: -2 * m] * x[2 * m :])
     )
 
 
@@ -199,35 +134,35 @@ for _letter, (_weights, _powers) in _DIXMAAN.items():
 @_problem("Dixon-Price", 100, 1.0, lowest=0.0)
 def dixon_price(x: Array) -> Array:
     """Dixon and Price 1989; another minimum lies at about 2/3."""
-    i = _counting(x[1:], 2)
-    return (x[0] - 1) ** 2 + _sum(i * (2 * x[1:] ** 2 - x[:-1]) ** 2)
+    i = counting(x[1:], 2)
+    return (x[0] - 1) ** 2 + total(i * (2 * x[1:] ** 2 - x[:-1]) ** 2)
 
 
 @_problem("DQRTIC", 500, 2.0, lowest=0.0)
 def dqrtic(x: Array) -> Array:
     """Separable quartic: the Hessian vanishes at the minimum."""
-    return _sum((x - _counting(x)) ** 4)
+    return total((x - counting(x)) ** 4)
 
 
 @_problem("EDENSCH", 1000, 8.0, lowest=6003.284592020764, source="measured")
 def edensch(x: Array) -> Array:
     """Dennis and Schnabel's function, extended."""
     a, b = x[:-1], x[1:]
-    return 16 + _sum((a - 2) ** 4 + (a * b - 2 * b) ** 2 + (b + 1) ** 2)
+    return 16 + total((a - 2) ** 4 + (a * b - 2 * b) ** 2 + (b + 1) ** 2)
 
 
 @_problem("ENGVAL1", 1000, 2.0, lowest=1108.1947187850133, source="measured")
 def engval1(x: Array) -> Array:
     """Quartics of neighbours."""
     a, b = x[:-1], x[1:]
-    return _sum((a**2 + b**2) ** 2 - 4 * a + 3)
+    return total((a**2 + b**2) ** 2 - 4 * a + 3)
 
 
 @_problem("FLETCHCR", 100, 0.0, lowest=0.0)
 def fletchcr(x: Array) -> Array:
     """Fletcher's chained Rosenbrock: a long curved valley."""
     a, b = x[:-1], x[1:]
-    return _sum(100 * (b - a + 1 - a**2) ** 2)
+    return total(100 * (b - a + 1 - a**2) ** 2)
 
 
 @_problem(
@@ -236,32 +171,32 @@ def fletchcr(x: Array) -> Array:
 def freuroth(x: Array) -> Array:
     """Freudenstein and Roth's function, chained."""
     a, b = x[:-1], x[1:]
-    return _sum((-13 + a + ((5 - b) * b - 2) * b) ** 2 + (-29 + a + ((b + 1) * b - 14) * b) ** 2)
+    return total((-13 + a + ((5 - b) * b - 2) * b) ** 2 + (-29 + a + ((b + 1) * b - 14) * b) ** 2)
 
 
 @_problem("LIARWHD", 1000, 4.0, lowest=0.0)
 def liarwhd(x: Array) -> Array:
     """NONDIA simplified: an arrow-head Hessian."""
-    return _sum(4 * (x**2 - x[0]) ** 2 + (x - 1) ** 2)
+    return total(4 * (x**2 - x[0]) ** 2 + (x - 1) ** 2)
 
 
 @_problem("NONDIA", 1000, -1.0, lowest=0.0)
 def nondia(x: Array) -> Array:
     """Shanno's non-diagonal function: Rosenbrock's, all coupled to the first variable."""
-    return (x[0] - 1) ** 2 + _sum(100 * (x[0] - x[:-1] ** 2) ** 2)
+    return (x[0] - 1) ** 2 + total(100 * (x[0] - x[:-1] ** 2) ** 2)
 
 
 @_problem("NONDQUAR", 100, (1.0, -1.0), lowest=0.0)
 def nondquar(x: Array) -> Array:
     """Non-diagonal quartic: the Hessian is singular at the minimum."""
-    quartic = _sum((x[:-2] + x[1:-1] + x[-1]) ** 4)
+    quartic = total((x[:-2] + x[1:-1] + x[-1]) ** 4)
     return (x[0] - x[1]) ** 2 + (x[-2] + x[-1]) ** 2 + quartic
 
 
 @_problem("POWER", 500, 1.0, lowest=0.0)
 def power(x: Array) -> Array:
     """Diagonal quadratic of condition number n^2."""
-    return _sum((_counting(x) * x) ** 2)
+    return total((counting(x) * x) ** 2)
 
 
 @_problem("SCHMVETT", 1000, 0.5, lowest=-2994.0)
@@ -269,7 +204,7 @@ def schmvett(x: Array) -> Array:
     """Schmidt and Vetters' function, extended; least, -3 a term, where all x are pi / (pi + 1)."""
     xp = namespace(x)
     a, b, c = x[:-2], x[1:-1], x[2:]
-    return -_sum(
+    return -total(
         1 / (1 + (a - b) ** 2) + xp.sin((math.pi * b + c) / 2) + xp.exp(-(((a + c) / b - 2) ** 2))
     )
 
@@ -279,14 +214,14 @@ def sinquad(x: Array) -> Array:
     """Gould's sine quadratic: a nonlinear, singular valley."""
     middle, last = x[1:-1], x[-1]
     r = namespace(x).sin(middle - last) - x[0] ** 2 + middle**2
-    return (x[0] - 1) ** 4 + _sum(r**2) + (last**2 - x[0] ** 2) ** 2
+    return (x[0] - 1) ** 4 + total(r**2) + (last**2 - x[0] ** 2) ** 2
 
 
 @_problem("SROSENBR", 1000, (-1.2, 1.0), lowest=0.0)
 def srosenbr(x: Array) -> Array:
     """Rosenbrock's function, in separate pairs."""
     a, b = x[0::2], x[1::2]
-    return _sum(100 * (b - a**2) ** 2 + (1 - a) ** 2)
+    return total(100 * (b - a**2) ** 2 + (1 - a) ** 2)
 
 
 @_problem("TOINTGSS", 1000, 3.0, lowest=9.99, source="measured")
@@ -294,20 +229,20 @@ def tointgss(x: Array) -> Array:
     """Toint's Gaussian function."""
     a, b, c = x[:-2], x[1:-1], x[2:]
     bell = namespace(x).exp(-((a - b) ** 2) / (0.1 + c**2))
-    return _sum((10 / x.shape[0] + c**2) * (2 - bell))
+    return total((10 / x.shape[0] + c**2) * (2 - bell))
 
 
 @_problem("TRIDIA", 500, 1.0, lowest=0.0)
 def tridia(x: Array) -> Array:
     """Shanno's tridiagonal quadratic."""
-    return (x[0] - 1) ** 2 + _sum(_counting(x[1:], 2) * (2 * x[1:] - x[:-1]) ** 2)
+    return (x[0] - 1) ** 2 + total(counting(x[1:], 2) * (2 * x[1:] - x[:-1]) ** 2)
 
 
 @_problem("WOODS", 1000, (-3.0, -1.0, -3.0, -1.0), lowest=0.0)
 def woods(x: Array) -> Array:
     """Wood's function, in separate quadruples."""
     a, b, c, d = (x[k::4] for k in range(4))
-    return _sum(
+    return total(
         100 * (b - a**2) ** 2
         + (1 - a) ** 2
         + 90 * (d - c**2) ** 2
@@ -334,7 +269,7 @@ def logistic_regression(x: Array) -> Array:
     xp = namespace(x)
     X, signs = _LOGISTIC
     margins = xp.matmul(like(x, signs[:, None] * X), x)
-    return xp.mean(xp.logaddexp(0 * margins, -margins)) + 5e-4 * _sum(x**2)
+    return xp.mean(xp.logaddexp(0 * margins, -margins)) + 5e-4 * total(x**2)
 
 
 @_problem("minimal surface", 900, 0.0, lowest=3.464338165468184, source="measured")
@@ -349,4 +284,4 @@ def minimal_surface(x: Array) -> Array:
     u = xp.concat([like(x, wire[:1, :]), rows, like(x, wire[-1:, :])], axis=0)
     scale = float(side + 1)
     down, across = u[1:, 1:] - u[:-1, :-1], u[1:, :-1] - u[:-1, 1:]
-    return _sum(xp.sqrt(1 + scale**2 * (down**2 + across**2) / 2)) / scale**2
+    return total(xp.sqrt(1 + scale**2 * (down**2 + across**2) / 2)) / scale**2

@@ -7,7 +7,8 @@ from osculant.core.flow import EAGER
 from osculant.core.globalize.line_search import wolfe
 from osculant.core.globalize.reduction import recheck
 from osculant.core.globalize.taylor_ratio import taylor_step
-from osculant.core.globalize.trust_radius import initial_radius
+from osculant.core.globalize.trial import Proposal, search
+from osculant.core.globalize.trust_radius import initial_radius, resized
 
 YES = np.asarray(True)
 
@@ -26,6 +27,36 @@ def test_recheck_leaves_a_step_alone_that_passes_or_that_fails_by_far():
 def test_automatic_radius(norm, radius):
     assert float(initial_radius(np.asarray(0.0), np.asarray(norm))) == radius
     assert float(initial_radius(np.asarray(7.0), np.asarray(norm))) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("curvature", "decrease", "radius"),
+    [
+        (-30.0, 1.0, 2.0),  # as much as the gradient says, though the model says 16: longer
+        (-30.0, 0.2, 0.5),  # a fifth of that: shorter
+        (1.0, 0.2, 1.0),  # positive curvature: 0.4 of what the model says
+    ],
+)
+def test_negative_curvature_is_not_owed(curvature, decrease, radius):
+    """A step of length 1 down a slope of 1, which the function confirms or does not."""
+
+    def propose(size):
+        predicted = size - curvature * size**2 / 2
+        return Proposal.free(size * np.ones(1), length=size, slope=-size, predicted=predicted)
+
+    trial = search(
+        propose,
+        lambda s: np.asarray(-decrease),
+        lambda s: pytest.fail("no gradient is needed"),
+        np.zeros(1),
+        np.asarray(0.0),
+        size=np.asarray(1.0),
+        attempts=1,
+        active=YES,
+        flow=EAGER,
+    )
+    assert bool(trial.accepted)
+    assert float(resized(trial, max_radius=10.0)) == radius
 
 
 def taylor(phi, dphi, slope, curvature, **options):

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+import osculant
 from osculant.core.flow import EAGER
 from osculant.core.krylov.early_cg import early_cg, start
 from osculant.core.krylov.steihaug import steihaug
+from osculant.core.pairs import Pairs, Recent
 
 
 def spd(n, seed=0, low=1.0, high=10.0):
@@ -112,3 +114,36 @@ def test_flat_direction_gets_a_momentum_of_the_searchs_own_speed():
     # k = mu |p|^2 with mu = |p| = 5, so a = |r|^2 / (5 * 25) = 1/5 and d = p / 5.
     np.testing.assert_allclose(search.d, -g / 5)
     assert not search.Hd.any()  # the momentum is not curvature
+
+
+# What they keep ----------------------------------------------------------------------------------
+
+
+def test_recent_pairs_are_those_of_a_queue(backend):
+    make, rng = backend.from_numpy, np.random.default_rng(0)
+    vectors = [make(v) for v in rng.normal(size=(8, 5))]
+    flow = osculant.oracle(lambda x: (x * x).sum(), vectors[0]).flow
+    queue = Pairs.none(vectors[0], 3)
+    recent = Recent.of(queue)
+    for i, v in enumerate(vectors):
+        where = v[0] == v[0] if i != 4 else v[0] != v[0]
+        queue, recent = queue.push(v, 2 * v, where), recent.push(v, 2 * v, where, flow)
+        for mine, theirs in zip(recent.pairs(), queue, strict=True):
+            np.testing.assert_array_equal(backend.to_numpy(mine), backend.to_numpy(theirs))
+    assert not backend.to_numpy(Recent.of(Pairs.none(vectors[0], 0)).pairs().S).size
+
+
+def test_recent_pairs_leave_those_they_began_with_alone():
+    pairs = Pairs(np.ones((2, 3)), np.ones((2, 3)))
+    Recent.of(pairs).push(np.zeros(3), np.zeros(3), np.asarray(True), EAGER)
+    assert (pairs.S == 1).all() and (pairs.Y == 1).all()
+
+
+def test_rows_are_put_and_cut_the_same_way_eager_and_traced():
+    jax = pytest.importorskip("jax")
+    traced = osculant.oracle(lambda x: (x * x).sum(), jax.numpy.ones(3)).flow
+    row, i = np.arange(3.0), np.asarray(1, np.int32)
+    rows = jax.jit(traced.put)(jax.numpy.zeros((4, 3)), i, row)
+    np.testing.assert_array_equal(rows, EAGER.put(np.zeros((4, 3)), i, row))
+    np.testing.assert_array_equal(EAGER.leading(np.asarray(rows), i + 1), rows[:2])
+    assert traced.leading(rows, i + 1) is rows

@@ -15,7 +15,7 @@ from osculant.core.residual_model import (
     probed_column_norms,
     residuals,
 )
-from osculant.problems import rosenbrock_residuals, sum_of_squares
+from osculant.problems import mgh, rosenbrock_residuals, sum_of_squares
 
 START = np.array([-1.2, 1.0, -1.2, 1.0])
 SOLVERS = {
@@ -294,6 +294,20 @@ def test_step_out_of_the_domain_is_refused(backend):
         assert solution.success, method
         np.testing.assert_allclose(backend.to_numpy(solution.x), [np.exp(-3)], rtol=1e-6)
         assert solution.nfev > solution.nit
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_gauss_newton_passes_by_singular_jacobians(dense):
+    """On Chebyquad a step shortened along itself ends at f = 0.0255, where J is singular."""
+    chebyquad = mgh.problem(35, 9)
+    solution = osculant.least_squares(
+        chebyquad.residual,
+        chebyquad.starts()[1],
+        method=osculant.GaussNewton(dense=dense),
+        maxiter=100,
+    )
+    assert solution.success
+    assert 2 * solution.cost < 1e-10
 
 
 @each_solver

@@ -433,9 +433,9 @@ def test_damped_lbfgs_learns_where_the_plain_one_refuses():
         solver = osculant.LBFGS(damping=damping, attempts=1)
         oracle = osculant.oracle(fun, np.ones(2))
         state = solver.step(oracle, solver.init(oracle, np.ones(2)))
-        assert state.S.any() == damping
+        assert state.memory.any() == damping
         if damping:
-            assert (state.S * state.Y).sum() > 0
+            assert (state.memory.pairs.S * state.memory.pairs.Y).sum() > 0
 
 
 def test_nonlinear_cg_is_linear_cg_on_a_quadratic():

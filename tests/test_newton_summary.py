@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import osculant
 from osculant.core.arrays import namespace
 from osculant.core.flow import EAGER
-from osculant.core.globalize.anisotropic import cubic_step, inverse
+from osculant.core.globalize.anisotropic import cubic_step, inverse, positive_cubic_step
 from osculant.core.globalize.plateau import Plateau
 from osculant.core.partition import Partition
 from osculant.core.result import Status
@@ -69,6 +69,14 @@ def cubic_models(draw: Any) -> Any:
 @settings(max_examples=300, deadline=None)
 @given(cubic_models())
 @example((np.diag([2.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 1.0]), 1.0))
+@example(
+    (
+        np.array([[0.25, 0.5, 0.0], [0.5, 1.25, 0.0], [0.0, 0.0, 1.0]]),
+        np.array([0.0, 1e-9, 0.1]),
+        np.array([0.0, 1.0, 0.0]),
+        0.1,
+    )
+)
 @example((np.diag([-2.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 1.0]), 1.0))
 @example((np.array([[0.0, 1.0], [1.0, 0.0]]), np.ones(2), np.array([1.0, 2.0]), 1.0))
 def test_cubic_step_is_the_stationary_point_where_the_matrix_is_definite(model: Any) -> None:
@@ -79,13 +87,23 @@ def test_cubic_step_is_the_stationary_point_where_the_matrix_is_definite(model: 
         return
     M = H + lam / 2 * float(step.r) * np.diag(D**2)
     size = (np.abs(H) + np.abs(M - H)) @ np.abs(step.eta) + np.abs(g)
-    assert np.all(np.abs(M @ step.eta - g) <= 1e-7 * size)
+    energy = np.abs(np.diag(M)) * (np.abs(step.eta) @ size)
+    assert np.all(np.abs(M @ step.eta - g) <= 1e-7 * (size + np.sqrt(energy)))
     np.testing.assert_allclose(np.linalg.norm(D * step.eta), step.r, rtol=1e-7, atol=1e-12)
     assert np.linalg.eigvalsh(M)[0] >= -1e-7 * np.abs(M).max()
 
 
 @settings(max_examples=100, deadline=None)
 @given(cubic_models())
+@example((np.diag([0.0, 1.0, 1.0])[:, [0, 2, 1]], np.zeros(3), np.array([0.0, 0.0, 2.0]), 0.1))
+@example(
+    (
+        np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 2.0]]),
+        np.zeros(3),
+        np.array([0.0, 0.0, 1.0]),
+        0.1,
+    )
+)
 def test_cubic_step_is_solved_wherever_it_can_be(model: Any) -> None:
     """Not definite for any r, or nothing along the singular direction: there is no other reason."""
     H, D, g, lam = model
@@ -161,6 +179,28 @@ def test_groups_on_which_nothing_depends_are_left_out() -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_positive_cubic_step_is_close_to_the_least_with_eta_positive(seed: int) -> None:
+    """Of a definite model of collinear directions, against SciPy's non-negative least squares."""
+    rng = np.random.default_rng(seed)
+    A, b = rng.normal(size=(12, 10)) + 2 * rng.normal(size=(12, 1)), rng.normal(size=12)
+    H, g, none = A.T @ A, A.T @ b, np.zeros(10)
+    least = cubic_model(scipy.optimize.nnls(A, b)[0], H, none, g, 0.0)
+    step = positive_cubic_step(H, none, g, 0.0, EAGER)
+    assert step.solved and np.all(step.eta >= 0)
+    assert cubic_model(step.eta, H, none, g, 0.0) <= 0.5 * least
+    clipped = np.maximum(cubic_step(H, none, g, 0.0, EAGER).eta, 0.0)
+    assert cubic_model(clipped, H, none, g, 0.0) > 0.5 * least
+
+
+def test_positive_cubic_step_solves_again_without_the_negative() -> None:
+    H, D, g = np.array([[2.0, 1.9], [1.9, 2.0]]), np.array([0.5, 1.0]), np.array([2.0, 1.0])
+    step, alone = positive_cubic_step(H, D, g, 1.0, EAGER), (H[:1, :1], D[:1], g[:1])
+    assert cubic_step(H, D, g, 1.0, EAGER).eta[1] < 0
+    expected = cubic_step(*alone, 1.0, EAGER).eta
+    np.testing.assert_allclose(step.eta, [expected[0], 0.0], rtol=1e-14)
+
+
 def test_inverse_of_a_badly_scaled_indefinite_matrix_and_of_a_singular_one() -> None:
     H = np.array([[1.0, 2.0], [2.0, 1.0]])
     c = np.array([1e-9, 1e7])
@@ -180,7 +220,7 @@ EXACT = {
     "lam_int": 0.0,
     "damping": 1.0,
     "period": 1,
-    "momentum": 0.0,
+    "averaging": 0.0,
     "positive": False,
     "direction": SGD(),
 }
@@ -226,7 +266,7 @@ def test_the_discrete_partition_is_newtons_method() -> None:
 
 def test_summary_and_step_are_the_papers_equation() -> None:
     oracle = osculant.oracle(convex, PARAMS)
-    solver = replace(NewtonSummary(), period=1, momentum=0.0, lam_int=2.0, damping=0.7)
+    solver = replace(NewtonSummary(), direction=SGD(), period=1, lam_int=2.0, damping=0.7)
     x = oracle.ravel(PARAMS)
     state = solver.step(oracle, solver.init(oracle, x))
     g, H = dense(oracle, x)
@@ -361,7 +401,12 @@ def test_period_momentum_and_positive_part() -> None:
     x, b = np.zeros(2), np.array([1.0, 2.0])
     oracle = osculant.oracle(cubic, x)
     solver = NewtonSummary(
-        partition="discrete", lam_int=0.0, direction=SGD(), period=2, momentum=0.25
+        partition="discrete",
+        lam_int=0.0,
+        direction=SGD(),
+        period=2,
+        averaging=0.0,
+        momentum=0.25,
     )
     etas, state = [], solver.init(oracle, x)
     for h in ([2.0, 4.0], [9.0, 9.0], [1.0, 8.0], [9.0, 9.0], [1.0, -1.0]):
@@ -372,6 +417,38 @@ def test_period_momentum_and_positive_part() -> None:
     np.testing.assert_allclose(etas, [[0.5, 0.25], [0.5, 0.25], second, second, third], rtol=1e-14)
     assert int(state.counts.hvps) == 6 and int(state.counts.gradients) == 5
     assert int(state.counts.thirds) == 0
+
+
+def test_means_of_summaries() -> None:
+    """A running mean at first, then a decayed one; a batch that is not finite has no part in it."""
+    x, b = np.zeros(2), np.array([1.0, 2.0])
+    oracle = osculant.oracle(cubic, x)
+    solver = NewtonSummary(partition="discrete", **{**EXACT, "averaging": 0.6})
+    state, mean = solver.init(oracle, x), 0.0
+    for k, h in enumerate([2.0, 4.0, np.nan, 6.0, 8.0], 1):
+        state = solver.step(oracle, state._replace(x=x), np.full(2, h), b)
+        if np.isfinite(h):
+            mean += (h - mean) * max(1 / (k - (k > 3)), 0.4)
+        np.testing.assert_allclose(np.diag(state.summary.Hbar), mean * b * b, rtol=1e-14)
+        np.testing.assert_allclose(state.summary.eta, 1 / mean, rtol=1e-14)
+    assert int(state.summary.count) == int(state.summary.solutions) == 4
+
+
+def test_gauss_newton_summaries(backend: Any) -> None:
+    problem, data = mlp([64, 12, 10], seed=0), digits().train
+    layers = [{k: backend.from_numpy(a) for k, a in layer.items()} for layer in problem.params]
+    oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=layers)
+    batch = tuple(backend.from_numpy(a[:100]) for a in data)
+    solver = NewtonSummary(curvature="gauss-newton", lam_int=0.0, direction=SGD())
+    state = solver.step(oracle, solver.init(oracle, oracle.ravel(layers)), *batch)
+    pt = oracle.at(oracle.ravel(layers), *batch)
+    U = solver.groups(oracle.structure).restrictions(pt.grad)
+    expected = backend.to_numpy(U).T @ backend.to_numpy(pt.ggn(U))
+    np.testing.assert_allclose(backend.to_numpy(state.summary.Hbar), expected, rtol=1e-10)
+    assert int(state.counts.values) == 8 and int(state.counts.hvps) == 0
+    plain = osculant.oracle(lambda x: (x * x).sum(), np.ones(2))
+    with pytest.raises(osculant.ProductUnavailable, match="Gauss-Newton"):
+        osculant.minimize(plain, np.ones(2), method=solver)
 
 
 def test_the_curvature_has_a_sample_of_its_own() -> None:
@@ -392,7 +469,7 @@ def test_any_proposal_is_a_direction() -> None:
     problem, data = mlp([64, 12, 10], seed=0), digits().train
     oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=problem.params)
     for direction in (SGD(), Adam(), osculant.core.solvers.first_order.RMSProp()):
-        solver = NewtonSummary(direction=direction)
+        solver = NewtonSummary(direction=direction, period=5)
         solution = osculant.fit(oracle, problem.params, [tuple(data)] * 30, solver=solver)
         assert solution.history["fun"][-1] < 0.3 * solution.history["fun"][0]
 
@@ -453,7 +530,9 @@ def test_the_damping_scales_the_step_and_falls_on_a_plateau() -> None:
         ({"lam_int": -1.0}, ValueError, "lam_int is -1.0"),
         ({"damping": 0.0}, ValueError, "damping 0.0"),
         ({"period": 0}, ValueError, "period is 0"),
-        ({"momentum": 1.0}, ValueError, "momentum 1.0"),
+        ({"momentum": 1.0}, ValueError, "momentum is 1.0"),
+        ({"averaging": -0.1}, ValueError, "averaging is -0.1"),
+        ({"curvature": "fisher"}, ValueError, "curvature is 'fisher'"),
         ({"plateau": 3}, TypeError, "must be a Plateau"),
     ],
 )

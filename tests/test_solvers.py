@@ -6,8 +6,9 @@ import pytest
 import osculant
 from osculant.core import drive
 from osculant.core.arrays import namespace
+from osculant.core.flow import EAGER
 from osculant.core.oracle import Oracle, Product
-from osculant.core.pairs import Pairs
+from osculant.core.pairs import Memory, Pairs
 from osculant.core.solvers import METHODS
 from osculant.problems import rosenbrock, rosenbrock_residuals, sum_of_squares, x_minus_log
 
@@ -194,8 +195,41 @@ def test_lbfgs_direction_is_the_dense_bfgs_one():
     pairs = Pairs(np.vstack([unfilled, S]), np.vstack([unfilled, Y]))
     np.testing.assert_allclose(pairs.inverse(np.asarray(7.0))(g), H @ g, rtol=1e-10)
     np.testing.assert_allclose(Pairs(unfilled, unfilled).inverse(np.asarray(7.0))(g), 7 * g)
-    np.testing.assert_array_equal(pairs.latest(2).S, S[1:])
-    np.testing.assert_array_equal(pairs.latest(7).Y, np.vstack([unfilled, unfilled, Y])[:7])
+
+
+def test_memory_grows_into_what_would_be_made_anew():
+    """Past its size, past a pair that is refused, and after all was forgotten."""
+    rng = np.random.default_rng(0)
+    S, v, yes = rng.normal(size=(7, 5)), rng.normal(size=5), np.asarray(True)
+    Y = S @ spd()
+    memory = Memory.none(v, 3)
+    assert not memory.any()
+    for s, y in zip(S, Y, strict=True):
+        memory = memory.push(s, y, yes, EAGER)
+        assert memory.push(v, v, ~yes, EAGER) is memory
+    made = Memory.of(Pairs(S[4:], Y[4:]))
+    np.testing.assert_array_equal(memory.pairs.S, S[4:])
+    np.testing.assert_allclose(memory.R_inv, made.R_inv, rtol=1e-10, atol=1e-12)
+    forgetful = memory.forget(yes)
+    assert memory.any() and not forgetful.any()
+    np.testing.assert_allclose(forgetful.inverse(np.asarray(7.0))(v), 7 * v)
+    s, y = S[0], Y[0]
+    one = Memory.of(Pairs(s[None, :], y[None, :])).inverse(np.asarray(1.0))(v)
+    again = forgetful.push(s, y, yes, EAGER).inverse(np.asarray(1.0))(v)
+    np.testing.assert_allclose(again, one, rtol=1e-10)
+
+
+def test_a_step_is_no_longer_a_program_for_more_memory():
+    jax = pytest.importorskip("jax")
+
+    def lines(memory):
+        x = jax.numpy.ones(3)
+        oracle = osculant.oracle(lambda x: (x**4).sum(), x)
+        solver = osculant.LBFGS(memory=memory)
+        step = jax.jit(lambda state: solver.step(oracle, state))
+        return len(step.lower(solver.init(oracle, x)).as_text().splitlines())
+
+    assert lines(20) == lines(5)
 
 
 def test_auto_hands_over_to_the_trust_region_where_the_line_search_stalls():

@@ -456,6 +456,41 @@ def test_a_torch_module():
         stepped.at(x, inputs, labels).hvp(x)
 
 
+PRODUCTS = {
+    "matmul": lambda torch, A, B: A @ B,
+    "mm": lambda torch, A, B: torch.mm(A, B),
+    "bmm": lambda torch, A, B: torch.bmm(A[None], B[None]),
+    "mv": lambda torch, A, B: torch.mv(A, B[:, 0]),
+    "dot": lambda torch, A, B: torch.dot(A[0], B[:, 1]),
+    "inner": lambda torch, A, B: torch.inner(A, B.mT),
+    "outer": lambda torch, A, B: torch.outer(A[0], B[0]),
+    "tensordot": lambda torch, A, B: torch.tensordot(A, B, dims=1),
+    "addmm": lambda torch, A, B: torch.addmm(A[:, :2], A, B),
+    "linear": lambda torch, A, B: torch.nn.functional.linear(A, B.mT, A[0, :2]),
+    "einsum": lambda torch, A, B: torch.einsum("ij,jk->ki", A, B),
+    "einsum of three": lambda torch, A, B: torch.einsum("ij,jk,kl->il", A, B, A),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_pytorch(name):
+    """Of the parameters with data, on either side, and with one another."""
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
+
+    def fun(x, data):
+        A, B = x.reshape(2, 3), torch.cos(x).reshape(3, 2)
+        pairs = [(A, data), (data.mT, B), (A, B)]
+        return sum(torch.sin(PRODUCTS[name](torch, *pair)).sum() for pair in pairs)
+
+    data = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+    exact, stepped = (
+        osculant.oracle(fun, x, products=products).at(x, data).hvp(torch.exp(x))
+        for products in ("autodiff", "complex-step")
+    )
+    torch.testing.assert_close(stepped, exact, rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.parametrize("layer", ["BatchNorm1d", "LayerNorm"])
 def test_torchs_fused_norms_have_no_third_derivative(layer):
     """PyTorch's own is wrong: differences of its Hessian products say so."""

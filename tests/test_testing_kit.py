@@ -242,6 +242,13 @@ def test_the_command_writes_and_checks_the_table(tmp_path, capsys, monkeypatch) 
     assert table() in path.read_text()
 
 
+def test_the_command_runs_one_row(monkeypatch) -> None:
+    rows = []
+    monkeypatch.setattr(command, "verify", lambda support, **_: rows.append(str(support)) or [])
+    assert command.main(["--backend", "JAX", "--by", "finite differences"]) == 0
+    assert rows == ["JAX, finite differences"]
+
+
 def test_the_command_reports_failures(capsys, monkeypatch) -> None:
     def broken(subject: Subject) -> None:
         raise AssertionError("broken")

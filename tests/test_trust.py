@@ -8,11 +8,12 @@ import pytest
 import osculant
 from osculant.core import drive
 from osculant.core.arrays import namespace
-from osculant.core.flow import EAGER
+from osculant.core.flow import EAGER, Flow
 from osculant.core.globalize.trial import Proposal
 from osculant.core.globalize.trial import search as search_trial
 from osculant.core.globalize.trust_radius import resized, stretch
-from osculant.core.krylov.lanczos import Reach, lanczos, minimise, ritz_pairs, whole_space
+from osculant.core.krylov.lanczos import lanczos, minimise, ritz_pairs, whole_space
+from osculant.core.krylov.secular import Reach
 from osculant.core.krylov.steihaug import steihaug
 from osculant.core.norms import Adagrad, Adam, Preconditioner, RMSProp, Spherical
 from osculant.core.oracle import Oracle
@@ -140,6 +141,46 @@ def test_another_radius_takes_no_product_and_is_optimal_in_the_subspace():
         np.testing.assert_allclose(np.linalg.norm(s), radius)
         np.testing.assert_allclose(B @ s + best.shift * s, -G, atol=1e-9)
     assert len(products) == spent == int(space.size) == N
+
+
+@pytest.mark.parametrize("reach", [region, lambda size: cubic(1 / size)], ids=["region", "cubic"])
+def test_secular_equation_is_solved_in_a_few_iterations(reach):
+    class Counting(Flow):
+        def while_loop(self, keep_going, step, state):
+            steps = 0
+            while keep_going(state):
+                state, steps = step(state), steps + 1
+            assert steps <= 7
+            return state
+
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        c = rng.normal(size=N) * 10.0 ** rng.uniform(-6, 0, size=N)  # some of them almost hard
+        B = (Q * rng.normal(size=N) * 10.0 ** rng.uniform(-3, 0, size=N)) @ Q.T
+        space = space_of(B + (i % 2) * np.eye(N), Q @ c, region(1.0), dense=True)
+        minimise(space, reach(10.0 ** rng.uniform(-6, 4)), Counting())
+
+
+def test_basis_is_orthonormal_to_rounding_however_little_is_new():
+    space = lanczos(
+        lambda v: A @ v,
+        G,
+        region(50.0),
+        metric=lambda v: v,
+        precondition=lambda v: v + 1e8 * v[0] * G,  # almost in the subspace, which begins with G
+        rtol=np.asarray(1e-14),
+        memory=30,
+        active=YES,
+        flow=EAGER,
+    )
+    assert int(space.size) > 3
+    np.testing.assert_allclose(space.V @ space.V.T, np.eye(int(space.size)), atol=1e-13)
+
+
+def test_eager_subspace_holds_what_is_in_use():
+    space = space_of(A, G, region(50.0), rtol=0.1)
+    assert space.V.shape == space.BV.shape == (int(space.size), N)
+    assert 1 <= int(space.size) < N and space.T.shape == 2 * space.h.shape
 
 
 def test_memory_bounds_the_subspace_and_the_step_still_decreases_the_model():

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ...core.arrays import Array
-from ..strategies.torch_extension import convolution
+from ..strategies.torch_functions import convolution
 from .geometry import Window
 
 erf, relu, sigmoid = torch.erf, torch.relu, torch.sigmoid

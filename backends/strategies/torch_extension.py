@@ -9,7 +9,6 @@ PyTorch's gradient of a holomorphic function is the conjugate of the derivative.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +17,18 @@ from torch.overrides import TorchFunctionMode
 from ...core.arrays import Array
 from ...core.errors import NotAnalytic
 from ..torch_backend import TorchOracle, TorchPoint
+from .torch_functions import (
+    BILINEAR,
+    ELEMENTWISE,
+    EXTENDED,
+    LINEAR,
+    MULTILINEAR,
+    REFUSED,
+    Bilinear,
+    Elementwise,
+    all_complex,
+    is_complex,
+)
 
 
 class HolomorphicTorchOracle(TorchOracle):
@@ -50,23 +61,26 @@ class _Extension(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(map(_is_complex, _flat((args, tuple(kwargs.values()))))):
+        if not any(map(is_complex, _flat((args, tuple(kwargs.values()))))):
             return func(*args, **kwargs)
         name = _name(func)
-        if name in _REFUSED:
+        if name in REFUSED:
             raise NotAnalytic(
-                f"torch's {name} of a complex step has no analytic extension here: {_REFUSED[name]}"
+                f"torch's {name} of a complex step has no analytic extension here: {REFUSED[name]}"
             )
-        if name in _ELEMENTWISE:
+        if name in ELEMENTWISE:
             z, *rest = args
-            return _Elementwise.apply(lambda a: func(a, *rest, **kwargs), z)
-        if name in _LINEAR:
+            return Elementwise.apply(lambda a: func(a, *rest, **kwargs), z)
+        if name in LINEAR:
             z, *rest = args
             return torch.complex(func(z.real, *rest, **kwargs), func(z.imag, *rest, **kwargs))
-        if name in _EXTENDED:
-            return _EXTENDED[name](*args, **kwargs)
-        if name in _PRODUCTS:
-            args, kwargs = _all_complex(args), _all_complex(kwargs)
+        if name in EXTENDED:
+            return EXTENDED[name](*args, **kwargs)
+        if name in BILINEAR and len(args) > 1:
+            x, y, *rest = args
+            return Bilinear.apply(lambda x, y: func(x, y, *rest, **kwargs), x, y)
+        if name in MULTILINEAR:
+            args, kwargs = all_complex(args), all_complex(kwargs)
         try:
             return func(*args, **kwargs)
         except RuntimeError as error:
@@ -77,267 +91,6 @@ class _Extension(TorchFunctionMode):
                 "functions, or use products='autodiff'"
             ) from error
 
-
-class _Elementwise(torch.autograd.Function):
-    """f(a + ib) = f(a) + i b f'(a), up to O(b^2): from the real function and its derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, f: Callable[[Array], Array], z: Array) -> Array:
-        """Return the value, and keep its derivative f'(a) + i b f''(a)."""
-        with torch.enable_grad():
-            a = z.real.detach().clone().requires_grad_()
-            y = f(a)
-            slope, bend = torch.zeros_like(a), torch.zeros_like(a)
-            if y.requires_grad:
-                (slope,) = torch.autograd.grad(y.sum(), a, create_graph=True)
-            if slope.requires_grad:
-                (bend,) = torch.autograd.grad(slope.sum(), a, materialize_grads=True)
-        slope, b = slope.detach(), z.imag
-        ctx.save_for_backward(torch.complex(slope, b * bend))
-        return torch.complex(y.detach(), b * slope)
-
-    @staticmethod
-    def backward(ctx: Any, g: Array) -> Any:
-        """Return PyTorch's conjugate convention for a holomorphic function."""
-        (slope,) = ctx.saved_tensors
-        return None, g * slope.conj()
-
-
-# What is replaced --------------------------------------------------------------------------
-
-#: Functions of one tensor and constants that are extended by the rule above.
-_ELEMENTWISE = frozenset(
-    """
-    abs absolute acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh celu
-    cos cosh elu erf erfc exp exp2 expm1 gelu hardswish hardtanh leaky_relu lgamma log log10 log1p
-    log2 logit logsigmoid mish relu relu6 selu sigmoid silu sin sinh softplus softsign sqrt tan
-    tanh tanhshrink rsqrt
-    """.split()  # noqa: SIM905
-)
-
-#: Which take real and complex tensors together only once all are complex.
-_PRODUCTS = frozenset(
-    """
-    addmm addmv baddbmm bilinear bmm dot einsum inner linear matmul mm mv outer rmatmul tensordot
-    """.split()  # noqa: SIM905
-)
-
-#: Linear functions of the first argument that PyTorch has for real tensors only.
-_LINEAR = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d"})
-
-#: Which look at the real part only, and carry no derivative.
-_PIECEWISE_CONSTANT = frozenset(
-    """
-    argmax argmin argsort ceil eq floor ge gt isfinite isinf isnan le lt ne round sign sgn trunc
-    """.split()  # noqa: SIM905
-)
-
-_REFUSED = {
-    "norm": "write sqrt(sum(x * x))",
-    "imag": "the tensor stands for a real one, which has none",
-    "angle": "write atan2",
-    "layer_norm": "write it with mean, sqrt and products",
-    "batch_norm": "write it with mean, sqrt and products",
-}
-
-
-def _of_real_parts(name: str) -> Callable[..., Any]:
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return getattr(torch, name)(*map(_real, args), **kwargs)
-
-    return function
-
-
-def _maximum(x: Any, y: Any, sign: float = 1.0) -> Array:
-    x, y = _tensors(x, y)
-    difference = sign * (_real(x) - _real(y))
-    chosen = torch.where(difference > 0, x, y)
-    return torch.where(difference == 0, 0.5 * (x + y), chosen)
-
-
-def _clamp(x: Any, min: Any = None, max: Any = None) -> Array:
-    # A number has a slope of 1 on the bounds, as PyTorch's clamp has, a tensor of 1/2.
-    x = x if min is None else torch.where(_real(x) >= _real(min), x, _tensors(x, min)[1])
-    return x if max is None else torch.where(_real(x) <= _real(max), x, _tensors(x, max)[1])
-
-
-def _extreme(name: str) -> Callable[..., Any]:
-    def function(x: Array, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Array:
-        dim, keepdim = kwargs.get("axis", dim), kwargs.get("keepdims", keepdim)
-        dims = tuple(range(x.ndim)) if dim is None or dim == () else dim
-        a = x.real
-        ties = (a == getattr(torch, name)(a, dim=dims, keepdim=True)).to(x.dtype)
-        total = (x * ties).sum(dim=dims, keepdim=keepdim)
-        return total / ties.sum(dim=dims, keepdim=keepdim)
-
-    return function
-
-
-def _max(name: str) -> Callable[..., Any]:
-    def function(x: Array, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:
-            raise NotAnalytic(
-                f"torch's {name} along an axis, of a complex step: use a{name} or {name}imum"
-            )
-        return _extreme("a" + name)(x)
-
-    return function
-
-
-def _var(x: Array, dim: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Array:
-    dims = tuple(range(x.ndim)) if dim is None else dim
-    deviation = x - x.mean(dim=dims, keepdim=True)
-    count = x.numel() // deviation.mean(dim=dims).numel()
-    return (deviation * deviation).sum(dim=dims, keepdim=keepdim) / (count - correction)
-
-
-def _vector_norm(
-    x: Array, ord: Any = 2, dim: Any = None, keepdim: bool = False, axis: Any = None
-) -> Array:
-    dim = axis if dim is None else dim
-    if ord != 2:
-        raise NotAnalytic("torch's vector_norm of a complex step has no extension but for ord=2")
-    total = torch.sum(x * x, dim=dim, keepdim=keepdim)
-    zero = total.real <= 0
-    return torch.where(zero, 0.0 * total, torch.sqrt(torch.where(zero, 1.0 + 0.0 * total, total)))
-
-
-def _log_softmax(x: Array, dim: Any = None, **_: Any) -> Array:
-    shifted = x - x.real.amax(dim=dim, keepdim=True).detach()
-    return shifted - torch.log(torch.exp(shifted).sum(dim=dim, keepdim=True))
-
-
-def _logsumexp(x: Array, dim: Any, keepdim: bool = False) -> Array:
-    shift = x.real.amax(dim=dim, keepdim=True).detach()
-    total = torch.log(torch.exp(x - shift).sum(dim=dim, keepdim=True)) + shift
-    return total if keepdim else total.squeeze(dim)
-
-
-def _logaddexp(x: Any, y: Any) -> Array:
-    top = torch.maximum(_real(x), _real(y)).detach()
-    return torch.log(torch.exp(x - top) + torch.exp(y - top)) + top
-
-
-def _mse_loss(x: Array, y: Array, reduction: str = "mean", **_: Any) -> Array:
-    squares = (x - y) * (x - y)
-    return {"mean": squares.mean, "sum": squares.sum, "none": lambda: squares}[reduction]()
-
-
-def _cross_entropy(x: Array, y: Array, reduction: str = "mean", **options: Any) -> Array:
-    neutral = (None, -100, 0.0)  # weight=, ignore_index=, label_smoothing= as they are by default
-    if any(option not in neutral for option in options.values()):
-        raise NotAnalytic("torch's cross_entropy of a complex step takes no option but reduction")
-    classes = 1 if x.ndim > 1 else 0
-    logs = _log_softmax(x, classes)
-    if y.is_floating_point():
-        losses = -(logs * y).sum(dim=classes)
-    else:
-        losses = -logs.gather(classes, y.unsqueeze(classes)).squeeze(classes)
-    return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
-
-
-def _atan2(y: Any, x: Any) -> Array:
-    # atan2 is the angle at the real parts plus the angle by which the step turns from there.
-    a, b = _real(x).detach(), _real(y).detach()
-    turned = (y * a - x * b) / (x * a + y * b)
-    return torch.atan2(b, a).detach() + torch.atan(turned)
-
-
-def _max_pool2d(x: Array, *args: Any, **kwargs: Any) -> Array:
-    _, places = torch.nn.functional.max_pool2d_with_indices(x.real, *args, **kwargs)
-    return x.flatten(-2).gather(-1, places.flatten(-2)).reshape(places.shape)
-
-
-def convolution(name: str) -> Callable[..., Array]:
-    """Return torch's ``name`` of complex tensors by real ones.
-
-    PyTorch's own saves a product by a subtraction that loses a small imaginary part altogether.
-    """
-
-    def function(x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Array:
-        def conv(x: Array, weight: Array) -> Array:
-            return getattr(torch, name)(x, weight, None, *args, **kwargs)
-
-        (a, b), (c, d) = (_parts(z) for z in (x, weight))
-        re = conv(a, c) if b is None or d is None else conv(a, c) - conv(b, d)
-        terms = [conv(x, y) for x, y in ((a, d), (b, c)) if x is not None and y is not None]
-        y = torch.complex(re, sum(terms[1:], terms[0])) if terms else re
-        return y if bias is None else y + bias.reshape(-1, *[1] * (weight.ndim - 2))
-
-    return function
-
-
-def _parts(z: Array) -> tuple[Array, Array | None]:
-    """Return real and imaginary part, also where ``.real`` is replaced."""
-    return torch.view_as_real(z).unbind(-1) if z.is_complex() else (z, None)
-
-
-def _dropout(x: Array, *args: Any, **kwargs: Any) -> Array:
-    """Draw what the real function draws."""
-    return x * torch.nn.functional.dropout(torch.ones_like(x.real), *args, **kwargs)
-
-
-def _remainder(x: Any, y: Any) -> Array:
-    return x - y * torch.floor(_real(x) / _real(y))
-
-
-_EXTENDED: dict[str, Callable[..., Any]] = {
-    **{name: _of_real_parts(name) for name in _PIECEWISE_CONSTANT},
-    "bool": lambda x: bool(x.real),
-    "real": lambda x: x,
-    "conj": lambda x: x,
-    "conj_physical": lambda x: x,
-    "mH": lambda x: x.mT,
-    "vdot": lambda x, y: torch.sum(x * y),
-    "vecdot": lambda x, y, dim=-1: torch.sum(x * y, dim=dim),
-    "maximum": _maximum,
-    "fmax": _maximum,
-    "minimum": lambda x, y: _maximum(x, y, -1.0),
-    "fmin": lambda x, y: _maximum(x, y, -1.0),
-    "clamp": _clamp,
-    "clip": _clamp,
-    "max": lambda x, *args, **kwargs: (
-        _maximum(x, args[0])
-        if args and isinstance(args[0], torch.Tensor)
-        else _max("max")(x, *args, **kwargs)
-    ),
-    "min": lambda x, *args, **kwargs: (
-        _maximum(x, args[0], -1.0)
-        if args and isinstance(args[0], torch.Tensor)
-        else _max("min")(x, *args, **kwargs)
-    ),
-    "amax": _extreme("amax"),
-    "amin": _extreme("amin"),
-    "var": _var,
-    "std": lambda *args, **kwargs: torch.sqrt(_var(*args, **kwargs)),
-    "vector_norm": _vector_norm,
-    "linalg_vector_norm": _vector_norm,
-    **{
-        name: convolution(name)
-        for name in (f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3))
-    },
-    "max_pool2d": _max_pool2d,
-    "log_softmax": _log_softmax,
-    "softmax": lambda x, dim=None, **_: torch.exp(_log_softmax(x, dim)),
-    "logsumexp": _logsumexp,
-    "logaddexp": _logaddexp,
-    "mse_loss": _mse_loss,
-    "cross_entropy": _cross_entropy,
-    "atan2": _atan2,
-    "arctan2": _atan2,
-    "hypot": lambda x, y: torch.sqrt(x * x + y * y),
-    "remainder": _remainder,
-    "dropout": _dropout,
-    "sort": lambda x, dim=-1, **kwargs: _sorted(x, dim, **kwargs),
-}
-
-
-def _sorted(x: Array, dim: int, **kwargs: Any) -> Any:
-    order = x.real.sort(dim=dim, **kwargs).indices
-    return torch.return_types.sort((x.gather(dim, order), order))
-
-
-# ---------------------------------------------------------------------------------------------
 
 _PARTS = {getattr(torch.Tensor, part).__get__: part for part in ("real", "imag", "mH")}
 
@@ -350,33 +103,7 @@ def _name(func: Any) -> str:
     return name.strip("_")
 
 
-def _is_complex(x: Any) -> bool:
-    return isinstance(x, torch.Tensor) and x.is_complex()
-
-
-def _real(x: Any) -> Any:
-    return x.real if _is_complex(x) else x
-
-
-def _tensors(x: Any, y: Any) -> tuple[Array, Array]:
-    dtype = next(a.dtype for a in (x, y) if _is_complex(a))
-    device = next(a.device for a in (x, y) if isinstance(a, torch.Tensor))
-    a, b = (torch.as_tensor(a, dtype=dtype, device=device) for a in (x, y))
-    return a, b
-
-
 def _flat(tree: Any) -> list[Any]:
     if isinstance(tree, tuple | list):
         return [leaf for item in tree for leaf in _flat(item)]
     return [tree]
-
-
-def _all_complex(tree: Any) -> Any:
-    """Return nested arguments with every floating tensor made complex."""
-    if isinstance(tree, tuple | list):
-        return type(tree)(_all_complex(item) for item in tree)
-    if isinstance(tree, Mapping):
-        return {key: _all_complex(item) for key, item in tree.items()}
-    if isinstance(tree, torch.Tensor) and tree.is_floating_point():
-        return tree.to(tree.dtype.to_complex())
-    return tree

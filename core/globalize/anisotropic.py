@@ -37,6 +37,13 @@ class _Base(NamedTuple):
     tries: Array
 
 
+class _Positive(NamedTuple):
+    """The groups that are kept, as ones and zeros, and their step."""
+
+    kept: Array
+    step: CubicStep
+
+
 class _Newton(NamedTuple):
     t: Array
     change: Array
@@ -98,23 +105,53 @@ def cubic_step(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> CubicSte
     |D eta|^2 is then a sum of simple poles, so that 1/|D eta| - 1/r is concave and increasing, and
     Newton's iteration from the left of its root converges without a bracket (Conn, Gould and Toint
     2000, section 7.3). Matrices are scaled to a unit diagonal before they are diagonalised: scaling
-    the direction of a group by c divides its eta by c, to rounding. A group on which H, D and g
-    vanish gets eta = 0.
+    the direction of a group by c divides its eta by c, to rounding. A group on which H and g vanish
+    gets eta = 0.
     """
     xp = namespace(H)
-    H, finite = _completed(H, (g != 0) | (D != 0) | xp.any(H != 0, axis=1), D, g)
+    present = (g != 0) | xp.any(H != 0, axis=1)
+    H, finite = _completed(H, present, D, g)
     D, g = (xp.where(finite, a, xp.zeros_like(a)) for a in (D, g))
     if lam == 0:
         H_inverse, found = inverse(H)
         eta = xp.matmul(H_inverse, g)
-        r = norm(D * eta)
     else:
-        eta, r, found = _largest_root(H, D, g, lam, flow)
+        eta, _, found = _largest_root(H, D, g, lam, flow)
+    eta = xp.where(present, eta, xp.zeros_like(eta))  # rounding mixes the absent in
+    r = norm(D * eta)
     cubic = lam / 2 * r * D * D * eta
     size = xp.matmul(xp.abs(H), xp.abs(eta)) + xp.abs(cubic) + xp.abs(g)
-    exact = xp.all(xp.abs(xp.matmul(H, eta) + cubic - g) <= eps(H) ** 0.5 * size)  # False for NaN
+    # A row that balances nothing of its own is held to the energy of all of them.
+    energy = (xp.abs(xp.linalg.diagonal(H)) + lam / 2 * r * D * D) * xp.sum(xp.abs(eta) * size)
+    residual = xp.abs(xp.matmul(H, eta) + cubic - g)
+    exact = xp.all(residual <= eps(H) ** 0.5 * (size + xp.sqrt(energy)))  # False for NaN
     solved = finite & found & exact
     return CubicStep(xp.where(solved, eta, xp.zeros_like(eta)), r, solved)
+
+
+def positive_cubic_step(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> CubicStep:
+    """Minimise the model of :func:`cubic_step` with eta >= 0.
+
+    Groups with eta_s < 0 are left out and the rest solved again, until there are none; this takes
+    at most S solutions. Replacing negative eta_s by 0 instead would keep the others at lengths that
+    are right only together with them: where two groups have the same effect, as the weights and
+    biases of a layer often do, a solution of (1001, -1000) would become (1001, 0).
+
+    The parameters and the result are those of :func:`cubic_step`. A group that is left out does not
+    come back, so that the result is a minimiser over the groups that are kept, and not always the
+    least with eta >= 0. No units of the groups change it.
+    """
+    xp = namespace(H)
+
+    def attempt(kept: Array) -> _Positive:
+        step = cubic_step(kept[:, None] * H * kept, kept * D, kept * g, lam, flow)
+        return _Positive(kept, step)
+
+    def leave_out(s: _Positive) -> _Positive:
+        return attempt(xp.where(s.step.eta < 0, xp.zeros_like(g), s.kept))
+
+    whole = attempt(xp.ones_like(g))
+    return flow.while_loop(lambda s: xp.any(s.step.eta < 0), leave_out, whole).step
 
 
 def _largest_root(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> CubicStep:

@@ -102,15 +102,18 @@ def wolfe(
         if strong:
             decreases = decreases & (slope_a <= -curvature * slope)
         flat = decreases & (slope_a >= curvature * slope)
-        shorter = _shorter(c, value, slope_a, finite)
-        longer = _longer(c, slope_a)
+        trial, grad = flow.cond(
+            decreases,
+            lambda: (_longer(c, slope_a), grad_a),
+            lambda: (_shorter(c, value, slope_a, finite), c.grad),
+        )
         return Wolfe(
             step=xp.where(decreases, c.trial, c.step),
             value=xp.where(decreases, value, c.value),
             slope=xp.where(decreases, slope_a, c.slope),
-            grad=xp.where(decreases, grad_a, c.grad),
+            grad=grad,
             high=xp.where(decreases, c.high, c.trial),
-            trial=xp.where(decreases, longer, shorter),
+            trial=trial,
             tries=c.tries + 1,
             done=flat,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, boolean_like, guarded_divide, integer_like, like, namespace
+from ..arrays import Array, boolean_like, eps, guarded_divide, integer_like, like, namespace
 from ..flow import Flow
 from .reduction import recheck
 
@@ -49,7 +49,7 @@ class Trial(NamedTuple):
     value: Array
     """Function there."""
     ratio: Array
-    """Its actual decrease over the predicted one."""
+    """Its decrease over the predicted one, or over -g's where the model promises more than that."""
     accepted: Array
     tries: Array
     """Forward passes spent."""
@@ -100,6 +100,11 @@ def search(
     After a refusal the size becomes that of the step tried times the place in [0.1, 0.5] where
     the parabola through f, the slope and the new value is least (More 1978, section 4; Dennis and
     Schnabel 1983, section 6.3.2); a quarter where the value is not finite.
+
+    Acceptance asks for a part of the predicted decrease. ``ratio``, by which the next size is
+    chosen, does not ask for more than -g's: negative curvature need not last to the end of the
+    step, and where the function falls as the gradient says, that the model promised more is no
+    reason to take shorter steps.
     """
     xp = namespace(f)
 
@@ -112,15 +117,15 @@ def search(
         decrease, doubtful = recheck(
             decrease, p.predicted, f, slopes_at, p.step, refused & finite, flow
         )
-        ratio = guarded_divide(decrease, p.predicted)
-        accepted = finite & (ratio >= ACCEPT) & (p.predicted > 0)
+        accepted = finite & (decrease >= ACCEPT * p.predicted) & (p.predicted > 0)
+        owed = xp.minimum(p.predicted, xp.maximum(-p.slope, eps(f) * p.predicted))
         shrink = _shrink_factor(p.slope, decrease, finite)
         return Trial(
             step=xp.where(accepted, p.step, xp.zeros_like(p.step)),
             size=xp.where(accepted, t.size, shrink * xp.minimum(t.size, p.length)),
             length=p.length,
             value=value,
-            ratio=ratio,
+            ratio=guarded_divide(decrease, owed),
             accepted=accepted,
             tries=t.tries + 1,
             gradients=t.gradients + p.gradients + xp.astype(doubtful, t.gradients.dtype),

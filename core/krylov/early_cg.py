@@ -91,24 +91,26 @@ def early_cg(
     def iterate(c: Search) -> Search:
         Hp = matvec(c.p)
         pp, pHp = dot(c.p, c.p), dot(c.p, Hp)
-        negative = ~(pHp >= 0)  # also when it is not a number
-        flat = pHp < flatness * pp
-        mu = xp.where(flat, xp.sqrt(pp), like(pp, 0.0))
-        a = xp.where(negative, like(pp, 0.0), guarded_divide(c.rr, pHp + mu * pp))
-        Hp = xp.where(negative, xp.zeros_like(Hp), Hp)
-        r = c.r - a * (Hp + mu * c.p)
+        c = c._replace(curvature=guarded_divide(pHp, pp), iterations=c.iterations + 1)
+        barred = ~(pHp >= 0)  # also when it is not a number
+        return flow.cond(barred, bar, go, c, Hp, pp, pHp)
+
+    def bar(c: Search, Hp: Array, pp: Array, pHp: Array) -> Search:
+        yes = boolean_like(pp, True)
+        return c._replace(negative=yes, done=yes)
+
+    def go(c: Search, Hp: Array, pp: Array, pHp: Array) -> Search:
+        mu = xp.where(pHp < flatness * pp, xp.sqrt(pp), like(pp, 0.0))
+        a = guarded_divide(c.rr, pHp + mu * pp)
+        r = c.r - a * flow.cond(mu > 0, lambda: Hp + mu * c.p, lambda: Hp)
         rr = dot(r, r)
-        p = r + guarded_divide(rr, c.rr) * c.p
-        return Search(
+        return c._replace(
             d=c.d + a * c.p,
             Hd=c.Hd + a * Hp,
             r=r,
-            p=xp.where(negative, c.p, p),
+            p=r + guarded_divide(rr, c.rr) * c.p,
             rr=rr,
-            curvature=guarded_divide(pHp, pp),
-            iterations=c.iterations + 1,
-            negative=negative,
-            done=negative | (rr <= tolerance * tolerance),
+            done=rr <= tolerance * tolerance,
         )
 
     return flow.while_loop(keep_going, iterate, search)

@@ -16,32 +16,29 @@ from ..arrays import (
     eps,
     guarded_divide,
     identity_like,
+    indices_like,
     integer_like,
     like,
     namespace,
     norm,
+    rows_like,
 )
 from ..flow import Flow
+from ..pairs import CAUTIOUS, Pairs
+from .secular import Reach, root, secular
 
-#: Iterations after which the secular equation's root is bracketed to rounding in any case.
-SECULAR_ITERATIONS = 100
-
-
-class Reach(NamedTuple):
-    """How long a step of shift lambda is to be: |s|_A = radius + lambda * slope.
-
-    (Delta, 0) is a trust region; (0, 1/sigma) is the cubic term sigma |s|_A^3 / 3.
-    """
-
-    radius: Array
-    slope: Array
+#: Where one pass of orthogonalisation leaves less than this part of a vector, another is needed.
+ENOUGH_LEFT = 0.5**0.5
 
 
 class Subspace(NamedTuple):
     """The model g's + s'Bs/2 on s = V'y: h'y + y'Ty/2, with |s|_A = |y|."""
 
     V: Array
-    """Rows, orthonormal in the inner product of A, of shape (m, n); zeros where unused."""
+    """Rows, orthonormal in the inner product of A, of shape (m, n); zeros where unused.
+
+    m is the number in use where shapes may depend on it, and else the most that there can be.
+    """
     BV: Array
     """Rows B v, of shape (m, n)."""
     T: Array
@@ -119,58 +116,89 @@ def lanczos(
     -----
     Gould, Lucidi, Roma and Toint, SIAM J. Optim. 9 (1999) 504-525 (GLTR). With M = A the residual
     is parallel to the next Lanczos vector, and this is their method. Deviations: the basis is kept,
-    orthogonalised in full (twice is enough), which allows any other M, as in the sequential
-    subspace method of Hager, SIAM J. Optim. 12 (2001) 188-208; the residual is measured in the norm
-    of M^-1, which does not depend on the scale of the variables. Where the subspace turns out
-    invariant, with the hard case possibly beyond it, a fixed vector that belongs to no structure
-    of the problem is added once, in place of their restart. A product that is not finite is taken
-    for zero curvature, so that the ratio test judges the step.
+    orthogonalised in full, twice where once is not enough (Daniel, Gragg, Kaufman and Stewart,
+    Math. Comp. 30 (1976) 772-795), which allows any other M, as in the sequential subspace method
+    of Hager, SIAM J. Optim. 12 (2001) 188-208; the residual is measured in the norm of M^-1, which
+    does not depend on the scale of the variables. Where the subspace turns out invariant, with the
+    hard case possibly beyond it, a fixed vector that belongs to no structure of the problem is
+    added once, in place of their restart. A product that is not finite is taken for zero
+    curvature, so that the ratio test judges the step.
     """
-    xp, n = namespace(g), g.shape[0]
-    memory = min(memory, n)
-    rows = xp.stack([xp.zeros_like(g)] * memory)
-    index = xp.cumulative_sum(xp.ones_like(rows[:, 0])) - 1
+    xp = namespace(g)
+    memory = min(memory, g.shape[0])
+    index = indices_like(g, memory)
+    none = xp.zeros_like(index, dtype=g.dtype)
     g_norm = norm(g)
     unit = g / xp.where(g_norm > 0, g_norm, like(g, 1.0))
-    probe = xp.sin(xp.cumulative_sum(xp.ones_like(g)))
-    seed = xp.where(probing, unit + guarded_divide(like(g, 1.0), norm(probe)) * probe, unit)
+
+    def probe(v: Array) -> Array:
+        """Return the fixed vector, of length 1."""
+        waves = xp.sin(xp.cumulative_sum(xp.ones_like(v)))
+        return waves / norm(waves)
 
     def orthonormal(V: Array, z: Array) -> tuple[Array, Array]:
         """Return z without its part in V, of length 1, and whether anything was left of it."""
-        before = _length(z, metric)
-        for _ in range(2):
-            z = z - xp.matmul(xp.matmul(V, metric(z)), V)
+
+        def without(z: Array) -> Array:
+            return z - (V @ metric(z)) @ V
+
+        before, z = _length(z, metric), without(z)
+        once = _length(z, metric)
+        z = flow.cond(once < ENOUGH_LEFT * before, without, lambda z: z, z)
         after = _length(z, metric)
         left = after > 1e2 * eps(g) * before
-        return xp.where(left, guarded_divide(like(g, 1.0), after) * z, xp.zeros_like(z)), left
+        return xp.where(left, guarded_divide(like(g, 1.0), after), like(g, 0.0)) * z, left
+
+    def append(c: Subspace, v: Array, Bv: Array) -> Subspace:
+        vBv = dot(v, Bv)
+        Bv = xp.where(xp.isfinite(vBv), Bv, xp.zeros_like(Bv))
+        V, BV = flow.put(c.V, c.size, v), flow.put(c.BV, c.size, Bv)
+        column = flow.leading(V, c.size + 1) @ Bv
+        column = xp.concat([column, none[column.shape[0] :]])
+        new = index == c.size
+        T = xp.where(new[:, None], column[None, :], xp.where(new[None, :], column[:, None], c.T))
+        return Subspace(V, BV, T, xp.where(new, dot(v, seed), c.h), c.size + 1)
 
     def extend(c: _Search) -> _Search:
-        Bv = matvec(c.v)
-        Bv = xp.where(xp.isfinite(norm(Bv)), Bv, xp.zeros_like(Bv))
-        space = _append(c.space, c.v, Bv, seed, index)
-        s = minimise(space, _scaled(reach, g_norm), flow)
-        bent = xp.matmul(s.y, space.BV) + s.shift * metric(xp.matmul(s.y, space.V))
+        space = append(c.space, c.v, matvec(c.v))
+        used = _in_use(space, flow)
+        s = minimise(used, _scaled(reach, g_norm), flow)
+        bent = flow.cond(
+            s.shift > 0,
+            lambda Bs: Bs + s.shift * metric(s.y @ used.V),
+            lambda Bs: Bs,
+            s.y @ used.BV,
+        )
         r = seed + bent
         z = precondition(r)
-        size = _root(dot(r, z))
-        invariant = norm(r) <= 10 * eps(g) * (1 + norm(bent))
-        v, left = orthonormal(space.V, xp.where(invariant, probe, z))
+        size = root(dot(r, z))
+        # s is of the size that makes B s as long as g: these squares do not leave the range.
+        invariant = root(dot(r, r)) <= 10 * eps(g) * (1 + root(dot(bent, bent)))
+        v, left = orthonormal(used.V, flow.cond(invariant, probe, lambda z: z, z))
         enough = xp.where(invariant, c.probed, size <= c.bound)
         full = space.size >= memory
         return _Search(space, v, c.bound, c.probed | invariant, enough | ~left | full)
 
+    seed = flow.cond(probing, lambda u: u + probe(u), lambda u: u, unit)
     z = precondition(seed)
-    v, left = orthonormal(rows, z)
-    empty = Subspace(rows, rows, rows[:, :1] * xp.zeros_like(index), rows[:, 0], integer_like(g, 0))
+    empty = Subspace(
+        V=rows_like(g, memory),
+        BV=rows_like(g, memory),
+        T=rows_like(none, memory),
+        h=none,
+        size=integer_like(g, 0),
+    )
+    v, left = orthonormal(empty.V[:1, :], z)
     start = _Search(
         space=empty,
         v=v,
-        bound=rtol * _root(dot(seed, z)),
+        bound=rtol * root(dot(seed, z)),
         probed=boolean_like(g, False),
         done=~(active & left),
     )
-    end = flow.while_loop(lambda c: ~c.done, extend, start).space
-    return end._replace(h=g_norm * xp.where(probing, xp.matmul(end.V, unit), end.h))
+    end = _in_use(flow.while_loop(lambda c: ~c.done, extend, start).space, flow)
+    h = flow.cond(probing, lambda _: end.V @ unit, lambda h: h, end.h)
+    return end._replace(h=g_norm * h)
 
 
 def whole_space(
@@ -219,49 +247,45 @@ def minimise(space: Subspace, reach: Reach, flow: Flow) -> Minimiser:
     h_norm = norm(space.h)
     some = h_norm > 0
     safe = xp.where(some, h_norm, like(h_norm, 1.0))
-    c = xp.matmul(xp.matrix_transpose(Q), space.h / safe)
+    c = (space.h / safe) @ Q
     # In units in which |h| = 1 and the largest |eigenvalue| is 1, nothing under- or overflows.
     unit = safe / scale
     target = Reach(reach.radius / unit, reach.slope * scale / unit)
-    shift, u = _secular(values, c, target, flow)
-    y = unit * xp.matmul(Q, u)
+    shift, u = secular(values, c, target, flow)
+    y = unit * (Q @ u)
     return Minimiser(
         y=y,
         shift=scale * shift,
         slope=dot(space.h, y),
-        curvature=dot(y, xp.matmul(space.T, y)),
+        curvature=dot(y, space.T @ y),
     )
 
 
-def ritz_pairs(space: Subspace, count: int) -> tuple[Array, Array]:
-    """Return pairs (s, B s) that are conjugate in B, as two arrays of shape (count, n).
+def ritz_pairs(space: Subspace, count: int) -> Pairs:
+    """Return ``count`` pairs (s, B s) that are conjugate in B.
 
-    Each s is a Ritz vector of positive Ritz value. The least come last, as the newest to a
-    quasi-Newton memory; rows of zeros come first where there are fewer than ``count``.
+    Each s is a Ritz vector of positive Ritz value, clear of rounding, in the Euclidean norm. The
+    least come last, as the newest; rows of zeros come first where there are fewer.
     """
     xp = namespace(space.h)
-    values, Q, _ = _spectrum(space)
-    used = xp.cumulative_sum(xp.ones_like(values)) <= xp.astype(space.size, values.dtype)
-    keeps = xp.astype(used & (values > 0), xp.int32)
-    rows = xp.flip(xp.matrix_transpose(Q) * xp.astype(keeps, Q.dtype)[:, None], axis=0)
-    last = xp.argsort(xp.flip(keeps), stable=True)[max(rows.shape[0] - count, 0) :]
-    rows = xp.take(rows, last, axis=0)
-    missing = xp.zeros_like(space.V[:1, :])
-    short = [missing] * (count - rows.shape[0])
-    return (
-        xp.concat([*short, xp.matmul(rows, space.V)]),
-        xp.concat([*short, xp.matmul(rows, space.BV)]),
-    )
+    values, Q, scale = _spectrum(space)
+    rows = xp.flip(Q.T, axis=0)
+    lengths = root(xp.sum((rows @ (space.BV @ space.BV.T)) * rows, axis=1))
+    unused = xp.flip(indices_like(values, values.shape[0]) >= space.size)
+    teaches = ~unused & (scale * xp.flip(values) > CAUTIOUS * lengths)
+    last = xp.argsort(xp.astype(teaches, xp.int32), stable=True)[max(rows.shape[0] - count, 0) :]
+    rows = xp.take(rows * xp.astype(teaches, Q.dtype)[:, None], last, axis=0)
+    rows = xp.concat([rows_like(rows, count - rows.shape[0]), rows])
+    return Pairs(rows @ space.V, rows @ space.BV)
 
 
-def _append(c: Subspace, v: Array, Bv: Array, g: Array, index: Array) -> Subspace:
-    xp = namespace(v)
-    new = index == xp.astype(c.size, index.dtype)
-    V = xp.where(new[:, None], v[None, :], c.V)
-    BV = xp.where(new[:, None], Bv[None, :], c.BV)
-    column = xp.matmul(V, Bv)
-    T = xp.where(new[:, None], column[None, :], xp.where(new[None, :], column[:, None], c.T))
-    return Subspace(V, BV, T, xp.where(new, dot(v, g), c.h), c.size + 1)
+def _in_use(space: Subspace, flow: Flow) -> Subspace:
+    """Return the part of the basis that is in use, where shapes may depend on it."""
+
+    def cut(rows: Array) -> Array:
+        return flow.leading(rows, space.size)
+
+    return Subspace(cut(space.V), cut(space.BV), cut(cut(space.T).T), cut(space.h), space.size)
 
 
 def _spectrum(space: Subspace) -> tuple[Array, Array, Array]:
@@ -273,75 +297,10 @@ def _spectrum(space: Subspace) -> tuple[Array, Array, Array]:
     scale = norm(xp.reshape(space.T, (-1,)))
     scale = xp.where(scale > 0, scale, like(scale, 1.0))
     m = space.h.shape[0]
-    used = xp.cumulative_sum(xp.ones_like(space.h)) <= xp.astype(space.size, space.h.dtype)
-    padding = 2 * identity_like(space.h, m) * xp.astype(~used, space.h.dtype)
+    unused = indices_like(space.h, m) >= space.size
+    padding = 2 * identity_like(space.h, m) * xp.astype(unused, space.h.dtype)
     values, Q = xp.linalg.eigh(space.T / scale + padding)
     return values, Q, scale
-
-
-class _Root(NamedTuple):
-    shift: Array
-    low: Array
-    high: Array
-    k: Array
-    done: Array
-
-
-def _secular(e: Array, c: Array, reach: Reach, flow: Flow) -> tuple[Array, Array]:
-    """Return lambda and u, with (e + lambda) u = -c, for |c| = 1 and |e| <= 1 ascending."""
-    xp, tiny = namespace(e), 4 * eps(e)
-    zero = like(e, 0.0)
-    definite = e[0] > tiny
-    least = xp.maximum(-e[0], zero)
-    floor = xp.where(definite, zero, least + tiny)
-
-    def at(shift: Array) -> tuple[Array, Array]:
-        gaps = xp.maximum(e + shift, like(e, tiny / 2))
-        return -c / gaps, gaps
-
-    def excess(length: Array, shift: Array) -> Array:
-        return length - (reach.radius + reach.slope * shift)
-
-    at_floor, _ = at(floor)
-    inside = excess(norm(at_floor), floor) <= 0
-    widest = xp.where(
-        reach.radius > 0,
-        guarded_divide(like(e, 1.0), reach.radius),
-        _root(guarded_divide(like(e, 1.0), reach.slope)),
-    )
-
-    def newton(root: _Root) -> _Root:
-        u, gaps = at(root.shift)
-        length, target = norm(u), reach.radius + reach.slope * root.shift
-        long = length > target
-        low, high = xp.where(long, root.shift, root.low), xp.where(long, root.high, root.shift)
-        # Newton on 1/|u| - 1/target, both sides multiplied by target.
-        bend = dot(u, u / gaps) / (length * length) * guarded_divide(target, length)
-        step = (guarded_divide(target, length) - 1) / (bend + guarded_divide(reach.slope, target))
-        trial = root.shift - step
-        middle = floor + _root((low - floor) * (high - floor))
-        middle = xp.where(low > floor, middle, (low + high) / 2)
-        trial = xp.where((trial > low) & (trial < high), trial, middle)
-        close = xp.abs(length - target) <= 10 * eps(e) * target
-        return _Root(
-            shift=xp.where(close, root.shift, trial),
-            low=low,
-            high=high,
-            k=root.k + 1,
-            done=close | (high - low <= 2 * eps(e) * high) | (root.k >= SECULAR_ITERATIONS),
-        )
-
-    start = _Root(floor + widest / 2, floor, floor + widest, integer_like(e, 0), inside)
-    start = start._replace(shift=xp.where(inside, floor, start.shift))
-    shift = flow.while_loop(lambda root: ~root.done, newton, start).shift
-    u, _ = at(shift)
-    # Hard case: no shift makes u long enough, the bottom eigenvector does.
-    hard = inside & (e[0] < -tiny)
-    rest = xp.concat([xp.zeros_like(u[:1]), u[1:]])
-    length = reach.radius + reach.slope * shift
-    missing = _root(length * length - dot(rest, rest))
-    first = xp.where(c[:1] > 0, -missing, missing)
-    return shift, xp.where(hard, xp.concat([first, u[1:]]), u)
 
 
 def _scaled(reach: Reach, unit: Array) -> Reach:
@@ -351,9 +310,4 @@ def _scaled(reach: Reach, unit: Array) -> Reach:
 
 
 def _length(v: Array, metric: Callable[[Array], Array]) -> Array:
-    return _root(dot(v, metric(v)))
-
-
-def _root(a: Array) -> Array:
-    xp = namespace(a)
-    return xp.sqrt(xp.maximum(a, like(a, 0.0)))
+    return root(dot(v, metric(v)))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, boolean_like, guarded_divide, integer_like, like, namespace, norm
+from ..arrays import (
+    Array,
+    boolean_like,
+    guarded_divide,
+    indices_like,
+    integer_like,
+    like,
+    namespace,
+    norm,
+)
 from ..flow import Flow
 
 
@@ -82,7 +91,7 @@ def lscg(
     (one side is enough: Simon and Zha 2000); a product that is not finite ends the iteration.
     """
     xp = namespace(r)
-    row = xp.arange(maxiter, dtype=xp.int32)
+    row = indices_like(r, maxiter)
 
     def put(values: Array, k: Array, entry: Array) -> Array:
         here = row == k
@@ -157,7 +166,7 @@ def _unit(a: Array) -> tuple[Array, Array]:
 def _lower(diagonal: Array, below: Array) -> Array:
     """Return the lower bidiagonal matrix of shape (K + 1, K) with these entries."""
     xp = namespace(diagonal)
-    column = xp.arange(diagonal.shape[0], dtype=xp.int32)
-    row = xp.arange(diagonal.shape[0] + 1, dtype=xp.int32)[:, None]
+    column = indices_like(diagonal, diagonal.shape[0])
+    row = indices_like(diagonal, diagonal.shape[0] + 1)[:, None]
     zero = like(diagonal, 0.0)
     return xp.where(row == column, diagonal, zero) + xp.where(row == column + 1, below, zero)

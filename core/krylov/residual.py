@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..pairs import Pairs, teaches
+from ..pairs import Pairs, Recent, teaches
 from .truncated_cg import NewtonStep, follow
 
 
@@ -18,7 +18,7 @@ class _CR(NamedTuple):
     p: Array
     Hp: Array
     zHz: Array
-    pairs: Pairs
+    recent: Recent
     k: Array
     done: Array
 
@@ -70,7 +70,7 @@ def conjugate_residual(
             p=p,
             Hp=Hp,
             zHz=zHz,
-            pairs=c.pairs.push(p, Hp, teaches(p, Hp)),
+            recent=c.recent.push(p, Hp, teaches(p, Hp), flow),
             k=c.k + 1,
             done=~convex | (dot(r, z) <= rtol * rtol * first),
         )
@@ -79,7 +79,7 @@ def conjugate_residual(
         """Return d and as much of z, or of p where z's curvature is positive, as descends."""
         v = xp.where(zHz > 0, p, c.z)
         curvature = xp.where(zHz > 0, dot(p, Hp), zHz)
-        alpha, _ = follow(dot(c.r, v), curvature, v, c.k == 0, scale)
+        alpha, _ = follow(dot(c.r, v), curvature, v, c.k == 0, scale, flow)
         d = c.d + alpha * v
         return xp.where(dot(unit, d) < 0, d, c.d)
 
@@ -92,9 +92,9 @@ def conjugate_residual(
         p=zeros,
         Hp=zeros,
         zHz=like(g, 0.0),
-        pairs=pairs,
+        recent=Recent.of(pairs),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )
     end = flow.while_loop(keep_going, iterate, start)
-    return NewtonStep(scale * end.d, end.pairs, end.k)
+    return NewtonStep(scale * end.d, end.recent.pairs(), end.k)

@@ -26,7 +26,7 @@ class Subproblem(NamedTuple):
 
 class _CG(NamedTuple):
     s: Array
-    As: Array
+    sAs: Array
     r: Array  # g + B s
     p: Array
     rr: Array  # r'A^-1 r
@@ -87,19 +87,23 @@ def steihaug(
         Bp = matvec(c.p)
         pBp = dot(c.p, Bp)
         finite = xp.isfinite(pBp)
-        Bp = xp.where(finite, Bp, xp.zeros_like(Bp))
         pBp = xp.where(finite, pBp, like(g, 0.0))
-        alpha = guarded_divide(c.rr, pBp)
-        beyond = c.s + alpha * c.p
         Ap = metric(c.p)
-        leaves = (pBp <= 0) | (dot(beyond, c.As + alpha * Ap) >= reach * reach)
-        alpha = xp.where(leaves, _to_boundary(c.s, c.p, c.As, Ap, reach), alpha)
-        s, r = c.s + alpha * c.p, c.r + alpha * Bp
+        pAp, sAp = dot(c.p, Ap), dot(c.s, Ap)
+
+        def square(alpha: Array) -> Array:
+            """Return the square of |s + alpha p|_A."""
+            return c.sAs + alpha * (2 * sAp + alpha * pAp)
+
+        alpha = guarded_divide(c.rr, pBp)
+        leaves = (pBp <= 0) | (square(alpha) >= reach * reach)
+        alpha = xp.where(leaves, _to_boundary(c.sAs, sAp, pAp, reach), alpha)
+        r = c.r + alpha * flow.cond(finite, lambda Bp: Bp, xp.zeros_like, Bp)
         z = solve(r)
         rr = dot(r, z)
         return _CG(
-            s=s,
-            As=c.As + alpha * Ap,
+            s=c.s + alpha * c.p,
+            sAs=square(alpha),
             r=r,
             p=guarded_divide(rr, c.rr) * c.p - z,
             rr=rr,
@@ -111,7 +115,7 @@ def steihaug(
     z = solve(unit)
     start = _CG(
         s=xp.zeros_like(g),
-        As=xp.zeros_like(g),
+        sAs=like(g, 0.0),
         r=unit,
         p=-z,
         rr=dot(unit, z),
@@ -130,10 +134,9 @@ def steihaug(
     )
 
 
-def _to_boundary(s: Array, p: Array, As: Array, Ap: Array, radius: Array) -> Array:
-    """Return the tau >= 0 at which |s + tau p|_A = radius, for s inside; free of cancellation."""
-    xp = namespace(s)
-    a, b = dot(p, Ap), dot(s, Ap)
-    c = xp.maximum(radius * radius - dot(s, As), like(s, 0.0))
-    root = xp.sqrt(b * b + a * c)
-    return xp.where(b > 0, guarded_divide(c, b + root), guarded_divide(root - b, a))
+def _to_boundary(ss: Array, sp: Array, pp: Array, radius: Array) -> Array:
+    """Return the tau >= 0 at which |s + tau p| = radius, for s inside; free of cancellation."""
+    xp = namespace(ss)
+    missing = xp.maximum(radius * radius - ss, like(ss, 0.0))
+    root = xp.sqrt(sp * sp + pp * missing)
+    return xp.where(sp > 0, guarded_divide(missing, sp + root), guarded_divide(root - sp, pp))

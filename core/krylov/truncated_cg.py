@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..pairs import Pairs, teaches
+from ..pairs import Pairs, Recent, teaches
 
 
 class NewtonStep(NamedTuple):
@@ -26,7 +26,7 @@ class _CG(NamedTuple):
     r: Array  # g + H d
     p: Array
     rz: Array  # r'M r
-    pairs: Pairs
+    recent: Recent
     k: Array
     done: Array
 
@@ -81,9 +81,8 @@ def truncated_cg(
     def iterate(c: _CG) -> _CG:
         Hp = matvec(c.p)
         pHp = dot(c.p, Hp)
-        alpha, usable = follow(c.rz, pHp, c.p, c.k == 0, scale)
-        Hp = xp.where(usable, Hp, xp.zeros_like(Hp))
-        r = c.r + alpha * Hp
+        alpha, usable = follow(c.rz, pHp, c.p, c.k == 0, scale, flow)
+        r = c.r + alpha * flow.cond(usable, lambda Hp: Hp, xp.zeros_like, Hp)
         z = precondition(r)
         rz = dot(r, z)
         return _CG(
@@ -91,7 +90,7 @@ def truncated_cg(
             r=r,
             p=guarded_divide(rz, c.rz) * c.p - z,
             rz=rz,
-            pairs=c.pairs.push(c.p, Hp, teaches(c.p, Hp)),
+            recent=c.recent.push(c.p, Hp, teaches(c.p, Hp), flow),
             k=c.k + 1,
             done=~usable | (pHp <= 0) | (rz <= rtol * rtol * first),
         )
@@ -103,16 +102,16 @@ def truncated_cg(
         r=unit,
         p=-z,
         rz=first,
-        pairs=pairs,
+        recent=Recent.of(pairs),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )
     end = flow.while_loop(keep_going, iterate, start)
-    return NewtonStep(scale * end.d, end.pairs, end.k)
+    return NewtonStep(scale * end.d, end.recent.pairs(), end.k)
 
 
 def follow(
-    descent: Array, curvature: Array, p: Array, first: Array, scale: Array
+    descent: Array, curvature: Array, p: Array, first: Array, scale: Array, flow: Flow
 ) -> tuple[Array, Array]:
     """Return how far to follow a direction p, and whether its curvature was of any use.
 
@@ -127,9 +126,15 @@ def follow(
         Whether there is nothing but p: without curvature it is then followed to a length of 1
         in units of x, which are 1/scale of those of p.
     scale : 0-d array
+    flow : Flow
     """
     xp = namespace(p)
     alpha = guarded_divide(descent, xp.abs(curvature))
     usable = (curvature != 0) & xp.isfinite(curvature) & xp.isfinite(alpha)
-    blind = xp.where(first, guarded_divide(like(p, 1.0), scale * norm(p)), like(p, 0.0))
+    blind = flow.cond(
+        first & ~usable,
+        lambda p: guarded_divide(like(p, 1.0), scale * norm(p)),
+        lambda p: like(p, 0.0),
+        p,
+    )
     return xp.where(usable, alpha, blind), usable

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ..arrays import Array, integer_like, namespace
+from ..arrays import Array, boolean_like
 from ..oracle import Oracle, Product
-from ..pairs import Pairs
 from ..result import Counts, Status
 from .base import Solver
 from .lbfgs import LBFGS, LBFGSState
@@ -34,10 +33,9 @@ class Auto(Solver):
 
     A quasi-Newton method needs the fewest evaluations on most functions. It stalls on those whose
     scales it cannot learn, and it takes saddle points and flat valleys for minima. So where it
-    ends, by either way, Hessian products go on: a trust region, preconditioned by what L-BFGS has
-    learned, stops only where its model promises no decrease any more. At a minimum that is one
-    model, of at most ``trust_region.max_inner`` products, and no step. An oracle without Hessian
-    products gets L-BFGS alone, as do batches.
+    ends, by either way, Hessian products go on: a trust region stops only where its model promises
+    no decrease any more. At a minimum that is one model, of at most ``trust_region.max_inner``
+    products, and no step. An oracle without Hessian products gets L-BFGS alone, as do batches.
 
     Parameters
     ----------
@@ -83,14 +81,13 @@ class Auto(Solver):
         """Return the state after one step of the method whose turn it is."""
         if not self.fixed or Product.HVP not in oracle.products:
             return self._quasi_newton(oracle, state, *data)
-        state = oracle.flow.cond(
-            state.exact,
-            lambda s: s,
-            lambda s: self._hand_over(self._quasi_newton(oracle, s, *data)),
-            state,
+        flow = oracle.flow
+        state = flow.cond(
+            state.exact, lambda s: s, lambda s: self._quasi_newton(oracle, s, *data), state
         )
-        return oracle.flow.cond(
-            state.exact, lambda s: self._newton(oracle, s, *data), lambda s: s, state
+        ended = (state.status == Status.CONVERGED.value) | (state.status == Status.STALLED.value)
+        return flow.cond(
+            state.exact | ended, lambda s: self._newton(oracle, s, *data), lambda s: s, state
         )
 
     def report(self, state: AutoState) -> dict[str, Array]:
@@ -105,21 +102,11 @@ class Auto(Solver):
         return _adopt(state, new)._replace(lbfgs=new)
 
     def _newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
+        """Step by the trust region, from where the line search has converged or stalled."""
         solver = replace(self.trust_region, gtol=self.gtol)
-        new = solver.step(oracle, state.trust_region._replace(x=state.x), *data)
-        return _adopt(state, new)._replace(trust_region=new)
-
-    def _hand_over(self, state: AutoState) -> AutoState:
-        """Let the trust region go on from where the line search has converged or stalled."""
-        xp, status = namespace(state.x), state.status
-        ended = (status == Status.CONVERGED.value) | (status == Status.STALLED.value)
-        pairs = state.trust_region.pairs
-        learned = Pairs(state.lbfgs.S, state.lbfgs.Y).latest(pairs.S.shape[0])
-        return state._replace(
-            exact=ended,
-            status=xp.where(ended, integer_like(state.x, Status.RUNNING), status),
-            trust_region=state.trust_region._replace(counts=state.counts, pairs=learned),
-        )
+        start = state.trust_region._replace(x=state.x, counts=state.counts)
+        new = solver.step(oracle, start, *data)
+        return _adopt(state, new)._replace(exact=boolean_like(state.x, True), trust_region=new)
 
 
 def _adopt(state: AutoState, new: LBFGSState | TrustRegionState) -> AutoState:

@@ -88,7 +88,7 @@ class BFGS(QuasiNewton):
         xp, g = namespace(start.g), start.g
         none = state.pairs == 0
         d = -xp.where(none, start.scale * g, xp.matmul(state.H, g))
-        move = self._search(oracle, state.x, start, descending(d, g), *data)
+        move = self._search(oracle, state.x, start, descending(d, g, oracle.flow), *data)
         s, y, learns = self._pair(start, move)
         H = oracle.flow.cond(learns, _updated, lambda H, *_: H, state.H, s, y, none)
         forget = start.active & ~move.moved

@@ -8,7 +8,8 @@ from typing import Any
 from ..arrays import Array, eps, guarded_divide, like, namespace, norm
 from ..globalize.trial import Proposal, Trial
 from ..globalize.trust_radius import GOOD, POOR, initial_radius
-from ..krylov.lanczos import Minimiser, Reach
+from ..krylov.lanczos import Minimiser
+from ..krylov.secular import Reach
 from ..oracle import Oracle
 from .regularized_newton import RegularizedNewton, RegularizedNewtonState
 

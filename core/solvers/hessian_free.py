@@ -65,8 +65,9 @@ class HessianFree(Solver):
     Parameters
     ----------
     damping : float
-        lambda to begin with. It depends on the scale of the loss; Martens' code begins his
-        autoencoders at 45.
+        lambda to begin with. It has the unit of curvature: 1 is calibrated for losses that are
+        means over the samples (``docs/decisions.md``), and a sum over N needs N times as much.
+        Martens' code begins his autoencoders at 45.
     tolerance : float
         CG stops once the relative progress of q over the last max(10, i/10) iterations is below
         this for each; Martens' 5e-4.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, integer_like, like, namespace
 from ..oracle import Oracle
-from ..pairs import Pairs
+from ..pairs import Memory
 from ..result import Counts, Status
 from .base import unevaluated
 from .quasi_newton import QuasiNewton, descending
@@ -21,10 +21,8 @@ class LBFGSState(NamedTuple):
     grad: Array
     status: Array
     counts: Counts
-    S: Array
-    """Last steps, of shape (memory, n), the latest at the end; zeros where there is none yet."""
-    Y: Array
-    """Changes of the gradient over them, of shape (memory, n)."""
+    memory: Memory
+    """The last steps, and the changes of the gradient over them."""
     step_length: Array
     """The last one; 0 if no step was taken."""
 
@@ -76,11 +74,9 @@ class LBFGS(QuasiNewton):
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> LBFGSState:
         """Return the state to start from ``x``, of shape (n,)."""
-        pairs = Pairs.none(x, self.memory)
         return LBFGSState(
             **unevaluated(x),
-            S=pairs.S,
-            Y=pairs.Y,
+            memory=Memory.none(x, self.memory),
             step_length=like(x, 0.0),
         )
 
@@ -88,11 +84,11 @@ class LBFGS(QuasiNewton):
         """Return the state after one line search."""
         start = self._start(oracle, state, *data)
         xp, g = namespace(start.g), start.g
-        d = descending(-Pairs(state.S, state.Y).inverse(start.scale)(g), g)
+        d = descending(-state.memory.inverse(start.scale)(g), g, oracle.flow)
         move = self._search(oracle, state.x, start, d, *data)
-        S, Y = Pairs(state.S, state.Y).push(*self._pair(start, move))
+        memory = state.memory.push(*self._pair(start, move), oracle.flow)
         forget = start.active & ~move.moved
-        stalled = forget & ~xp.any(state.S != 0)
+        stalled = forget & ~state.memory.any()
         value, grad = self._known(start, move)
         return LBFGSState(
             x=move.x,
@@ -100,7 +96,6 @@ class LBFGS(QuasiNewton):
             grad=grad,
             status=xp.where(stalled, integer_like(g, Status.STALLED), start.status),
             counts=state.counts.add(gradients=start.gradients + move.gradients, hvps=start.hvps),
-            S=xp.where(forget, xp.zeros_like(S), S),
-            Y=xp.where(forget, xp.zeros_like(Y), Y),
+            memory=memory.forget(forget),
             step_length=move.step_length,
         )

@@ -105,7 +105,9 @@ class LineSearchNewton(Solver):
             counts=state.counts.add(
                 gradients=1 + int(apart) + search.gradients, values=values, hvps=products
             ),
-            pairs=Pairs(*(xp.where(stuck, xp.zeros_like(P), P) for P in pairs)),
+            pairs=flow.cond(
+                stuck, lambda pairs: Pairs(*map(xp.zeros_like, pairs)), lambda pairs: pairs, pairs
+            ),
             step_length=search.step,
         )
 

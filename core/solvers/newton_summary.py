@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from .. import partition as partitions
 from ..arrays import (
@@ -18,19 +18,19 @@ from ..arrays import (
     widest,
 )
 from ..flow import Flow
-from ..globalize.anisotropic import cubic_step, inverse
+from ..globalize.anisotropic import cubic_step, inverse, positive_cubic_step
 from ..globalize.plateau import Plateau, PlateauState
 from ..oracle import Oracle, Point, Product
 from ..partition import Partition
 from ..result import Counts, Status
 from ..samples import split
 from ..structure import Structure
-from ..summary import summary, third_diagonal
+from ..summary import gauss_newton_summary, summary, third_diagonal
 from .base import Solver, verdict
-from .first_order import SGD, FirstOrder, stay
+from .first_order import SGD, Adam, FirstOrder, stay
 
-#: The direction by default: the paper's momentum, a decayed mean of the gradients.
-MOMENTUM = SGD(momentum=0.9, dampening=0.9)
+#: The direction by default.
+ADAM = Adam()
 #: Names that ``NewtonSummary(partition=...)`` takes.
 PARTITIONS = {
     "canonical": partitions.canonical,
@@ -41,22 +41,24 @@ PARTITIONS = {
 
 
 class Summary(NamedTuple):
-    """What was last found out about the groups; in float64 where the device has it."""
+    """What was found out about the groups so far; in float64 where the device has it."""
 
     gbar: Array
-    """g'u_s, of shape (S,)."""
+    """Mean of g'u_s, of shape (S,)."""
     Hbar: Array
-    """u_s'H u_t, of shape (S, S)."""
+    """Mean of u_s'H u_t, of shape (S, S)."""
     Hbar_inverse: Array
     """Its inverse; zero where it has none."""
     D: Array
-    """|D^3 f[u_s, u_s, u_s]|^(1/3), of shape (S,)."""
+    """Mean of |D^3 f[u_s, u_s, u_s]|^(1/3), of shape (S,)."""
     eta: Array
     """The step length of each group, of shape (S,)."""
     solved: Array
     """Whether the last system had a solution."""
     solutions: Array
     """How many had one so far."""
+    count: Array
+    """How many summaries the means are of."""
 
 
 class NewtonSummaryState(NamedTuple):
@@ -92,7 +94,7 @@ class NewtonSummary(Solver):
 
     No interaction between groups is neglected. With ``lam_int=0`` the trivial partition gives
     Cauchy's steepest descent and the discrete one Newton's method. Scaling and shifting each group
-    leaves the trajectory as it is, if the direction is a sum of gradients.
+    leaves the trajectory as it is, if it scales each u_s; Adam's does but for its epsilon.
 
     Parameters
     ----------
@@ -104,33 +106,45 @@ class NewtonSummary(Solver):
         Its proposals are u: ``SGD()`` for the gradient, ``SGD(momentum=0.9, dampening=0.9)`` for a
         mean of gradients, ``Adam()``, ... Its learning rate has no part in this. As eta serves for
         a whole period, u should not grow meanwhile, as a momentum without dampening does at first.
+    curvature : {"hessian", "gauss-newton"}
+        What Hbar is made of. The Gauss-Newton matrix J'H_L J needs a composition, cannot be
+        indefinite, and costs a third; with ``lam_int=0`` a summary of it is cheap.
     lam_int : float
         Strength of the cubic term; 0 leaves it out, and third derivatives with it.
     damping : float
-        lam_1 at the start: 1 is Newton's own length, and too long on batches.
+        lam_1 at the start: 1 is Newton's own length.
     plateau : Plateau, optional
         How lam_1 is reduced when the loss no longer falls; by default it is not.
     period : int
         Steps from one summary to the next.
+    averaging : float
+        In [0, 1): gbar, Hbar and D are means of all summaries so far, where a new one counts
+        1 - averaging, or 1/k as the k-th if that is more. 0 takes each by itself.
     momentum : float
         Of eta, in [0, 1): eta <- momentum eta + (1 - momentum) new, from the second on.
     positive : bool
-        Whether negative step lengths are replaced by 0, as the paper does; on one fixed function
-        with a definite Hessian, Newton's method needs them.
+        Whether eta >= 0; on one fixed function with a definite Hessian, Newton's method needs
+        negative ones.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
     Notes
     -----
-    A summary costs S Hessian products and, with ``lam_int``, S third derivatives; where the
-    curvature has a sample of its own (:class:`~osculant.core.samples.Samples`), also a gradient,
-    and gbar, Hbar and D are all of that sample. Every step costs a gradient. S vectors of length n
-    are held at a time.
+    A summary costs S Hessian products (or S Jacobian ones) and, with ``lam_int``, S third
+    derivatives; where the curvature has a sample of its own
+    (:class:`~osculant.core.samples.Samples`), also a gradient, and gbar, Hbar and D are all of that
+    sample. That is worth it on batches: along a u that has seen the batch, g'u is too large. Every
+    step costs a gradient. S vectors of length n are held at a time.
+
+    Deviations, measured in ``docs/reports/newton_summary.md``. (1) The paper replaces negative
+    eta_s by 0 after the solution, which makes long steps of solutions that cancel; here the model
+    is minimised with eta >= 0 (:func:`~osculant.core.globalize.anisotropic.positive_cubic_step`).
+    (2) It has a momentum on eta alone, by default 0 here: the mean of the summaries of noisy
+    batches gives better eta than the mean of their eta. (3) u is Adam's proposal by default.
 
     What the text leaves open, we fill in so. Where the system has no solution the last eta is kept;
-    before the first, nothing moves. A group whose direction vanishes gets eta_s = 0. The positive
-    part is taken before the momentum. As in the paper nothing else guards the step, since clipping
-    would break the invariance.
+    before the first, nothing moves. A group whose direction vanishes gets eta_s = 0. As in the
+    paper nothing else guards the step, since clipping would break the invariance.
 
     Hbar, its inverse and eta are in ``state.summary``. To record them, copy them in a callback:
 
@@ -149,12 +163,14 @@ class NewtonSummary(Solver):
     """
 
     partition: str | Partition = "canonical"
-    direction: FirstOrder = MOMENTUM
+    direction: FirstOrder = ADAM
+    curvature: Literal["hessian", "gauss-newton"] = "hessian"
     lam_int: float = 1.0
-    damping: float = 0.3
+    damping: float = 1.0
     plateau: Plateau | None = None
-    period: int = 10
-    momentum: float = 0.9
+    period: int = 20
+    averaging: float = 0.8
+    momentum: float = 0.0
     positive: bool = True
 
     samples: ClassVar[frozenset[str]] = frozenset({"curvature"})
@@ -169,6 +185,10 @@ class NewtonSummary(Solver):
             raise TypeError(
                 f"direction is {self.direction!r}; it must be a first-order method such as SGD()"
             )
+        if self.curvature not in ("hessian", "gauss-newton"):
+            raise ValueError(
+                f"curvature is {self.curvature!r}; it must be 'hessian' or 'gauss-newton'"
+            )
         if not isinstance(self.plateau, Plateau | None):
             raise TypeError(f"plateau is {self.plateau!r}; it must be a Plateau or None")
         if not self.lam_int >= 0 or not self.damping > 0:
@@ -176,21 +196,23 @@ class NewtonSummary(Solver):
                 f"lam_int is {self.lam_int} and damping {self.damping}; the first must not be "
                 "negative, and the second must be positive"
             )
-        if self.period < 1 or not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"period is {self.period} and momentum {self.momentum}; the first must be at least "
-                "1, and the second lie in [0, 1)"
-            )
+        if self.period < 1:
+            raise ValueError(f"period is {self.period}; it must be at least 1")
+        for name in ("averaging", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
 
     def needs(self) -> frozenset[Product]:
         """Products that the oracle must offer."""
-        third = {Product.THIRD} if self.lam_int else set()
-        return frozenset({Product.HVP} | third)
+        second = {Product.HVP} if self.curvature == "hessian" else {Product.JVP, Product.LOSS_HVP}
+        return frozenset(second | ({Product.THIRD} if self.lam_int else set()))
 
     def deterministic(self) -> NewtonSummary:
         """Return this solver for one fixed function: a summary at each step, and no means."""
-        direction = SGD() if isinstance(self.direction, SGD) else self.direction
-        return replace(self, period=1, momentum=0.0, damping=1.0, direction=direction)
+        direction = SGD() if isinstance(self.direction, SGD | Adam) else self.direction
+        return replace(
+            self, period=1, averaging=0.0, momentum=0.0, damping=1.0, direction=direction
+        )
 
     def groups(self, structure: Structure) -> Partition:
         """Return the partition of parameters of this structure."""
@@ -212,7 +234,7 @@ class NewtonSummary(Solver):
             status=integer_like(x, Status.RUNNING),
             counts=Counts.zero(x),
             slots=self.direction.slots(x, oracle.structure.shapes),
-            summary=Summary(zeros, matrix, matrix, zeros, zeros, nothing, none),
+            summary=Summary(zeros, matrix, matrix, zeros, zeros, nothing, none, none),
             age=none,
             plateau=(self.plateau or Plateau()).init(x, self.damping),
         )
@@ -229,6 +251,7 @@ class NewtonSummary(Solver):
         u, slots = flow.cond(running, propose, stay, state.slots, g)
 
         apart = sample.curvature is not sample.gradient
+        hessian = self.curvature == "hessian"
         partition = self.groups(oracle.structure)
 
         def summarise(u: Array, last: Summary) -> Summary:
@@ -250,8 +273,9 @@ class NewtonSummary(Solver):
             grad=g,
             status=xp.where(stuck, integer_like(g, Status.STALLED), status),
             counts=state.counts.add(
+                values=0 if hessian else 2 * products,  # forward passes of the Jacobian products
                 gradients=1 + (xp.astype(due, xp.int32) if apart else 0),
-                hvps=products,
+                hvps=products if hessian else 0,
                 thirds=products if self.lam_int else 0,
             ),
             slots=slots,
@@ -263,23 +287,35 @@ class NewtonSummary(Solver):
     def _summarise(
         self, pt: Point, u: Array, partition: Partition, last: Summary, flow: Flow
     ) -> Summary:
-        """Return the summary at ``pt`` along ``u``, and the step lengths that follow from it."""
+        """Return the means with the summary at ``pt`` along ``u``, and eta as it follows."""
         xp = namespace(u)
         gbar = widest(summary(pt, u, partition, 1))
-        Hbar = widest(summary(pt, u, partition, 2))
-        Hbar = (Hbar + xp.matrix_transpose(Hbar)) / 2
-        Hbar_inverse, _ = inverse(Hbar)
+        if self.curvature == "hessian":
+            Hbar = widest(summary(pt, u, partition, 2))
+        else:
+            Hbar = widest(gauss_newton_summary(pt, u, partition))
         D = xp.zeros_like(gbar)
         if self.lam_int:
             # Of a unit vector: the third power of a small direction would underflow.
             size = norm(u)
             third = third_diagonal(pt, guarded_divide(like(u, 1.0), size) * u, partition)
             D = widest(size) * xp.abs(widest(third)) ** (1 / 3)
-        eta, _, solved = cubic_step(Hbar, D, gbar, self.lam_int, flow)
-        if self.positive:
-            eta = xp.maximum(eta, like(eta, 0.0))
-        mixed = self.momentum * last.eta + (1 - self.momentum) * eta
-        eta = xp.where(last.solutions > 0, mixed, eta)
+        finite = xp.all(xp.isfinite(gbar)) & xp.all(xp.isfinite(Hbar)) & xp.all(xp.isfinite(D))
+
+        seen = xp.astype(last.count + 1, gbar.dtype)
+        weight = xp.maximum(1 / seen, like(gbar, 1 - self.averaging))
+
+        def mixed(old: Array, new: Array) -> Array:
+            return xp.where(finite, old + weight * (new - old), old)
+
+        gbar, D = mixed(last.gbar, gbar), mixed(last.D, D)
+        Hbar = mixed(last.Hbar, (Hbar + xp.matrix_transpose(Hbar)) / 2)
+        Hbar_inverse, _ = inverse(Hbar)
+        solve = positive_cubic_step if self.positive else cubic_step
+        eta, _, solved = solve(Hbar, D, gbar, self.lam_int, flow)
+        solved = solved & finite
+        smooth = self.momentum * last.eta + (1 - self.momentum) * eta
+        eta = xp.where(last.solutions > 0, smooth, eta)
         return Summary(
             gbar=gbar,
             Hbar=Hbar,
@@ -288,6 +324,7 @@ class NewtonSummary(Solver):
             eta=xp.where(solved, eta, last.eta),
             solved=solved,
             solutions=last.solutions + xp.astype(solved, last.solutions.dtype),
+            count=last.count + xp.astype(finite, last.count.dtype),
         )
 
     def report(self, state: NewtonSummaryState) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
+from ..flow import Flow
 from ..globalize.line_search import wolfe
 from ..oracle import Oracle, Point, Product
 from ..pairs import CAUTIOUS, damped, teaches
@@ -22,7 +23,7 @@ class Start(NamedTuple):
     active: Array
     """Whether there is anything to do."""
     scale: Array
-    """Length per unit of gradient of a first step along it."""
+    """Length per unit of gradient of a first step along it; 0 for one of length 1."""
     gradients: Array
     """Linearisations that it took to know all this."""
     hvps: Array
@@ -79,7 +80,7 @@ class GradientSearch(Solver):
 
         def recall(x: Array) -> tuple[Array, ...]:
             none = integer_like(x, 0)
-            return state.value, state.grad, none, _per_gradient(1.0, state.grad), none
+            return state.value, state.grad, none, like(x, 0.0), none
 
         if self.fixed:
             known = oracle.flow.cond(state.counts.gradients > 0, recall, evaluate, state.x)
@@ -92,7 +93,7 @@ class GradientSearch(Solver):
 
     def _scale(self, pt: Point, x: Array) -> tuple[Array, Array]:
         """Return the first step's length per unit of gradient, and what it took in products."""
-        return _per_gradient(1.0, pt.grad), integer_like(x, 0)
+        return like(x, 0.0), integer_like(x, 0)
 
     def _search(self, oracle: Oracle, x: Array, start: Start, d: Array, *data: Any) -> Move:
         """Search along ``d``, first at its own length."""
@@ -115,11 +116,15 @@ class GradientSearch(Solver):
             strong=self.strong,
         )
         moved = search.step > 0
-        s = xp.where(moved, search.step * d, xp.zeros_like(d))
+        s, y = oracle.flow.cond(
+            moved,
+            lambda: (search.step * d, search.grad - start.g),
+            lambda: (xp.zeros_like(d), xp.zeros_like(d)),
+        )
         return Move(
             x=x + s,
             s=s,
-            y=search.grad - start.g,
+            y=y,
             value=search.value,
             grad=search.grad,
             step_length=search.step,
@@ -183,6 +188,6 @@ def _per_gradient(length: Array | float, g: Array) -> Array:
     return guarded_divide(like(g, 1.0), norm(g)) * length
 
 
-def descending(d: Array, g: Array) -> Array:
+def descending(d: Array, g: Array, flow: Flow) -> Array:
     """Return ``d``, or -g/|g| where ``d`` does not descend or is not a number."""
-    return namespace(g).where(dot(g, d) < 0, d, -g * guarded_divide(like(g, 1.0), norm(g)))
+    return flow.cond(dot(g, d) < 0, lambda: d, lambda: -_per_gradient(1.0, g) * g)

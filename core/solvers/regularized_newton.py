@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from ..arrays import Array, dot, eps, integer_like, like, namespace, norm
+from ..arrays import Array, dot, eps, indices_like, integer_like, like, namespace, norm
 from ..flow import Flow
 from ..globalize.trial import Proposal, Trial, search
 from ..globalize.trust_radius import stretch
-from ..krylov.lanczos import Minimiser, Reach, Subspace, lanczos, minimise, ritz_pairs
+from ..krylov.lanczos import Minimiser, Subspace, lanczos, minimise, ritz_pairs
+from ..krylov.secular import Reach
 from ..norms import Norm, Spherical, length
 from ..oracle import Oracle, Point, Product
-from ..pairs import CAUTIOUS, Pairs, teaches
+from ..pairs import Pairs, teaches
 from ..result import Counts, Status
 from ..samples import split
 from .base import Solver, unevaluated, verdict
@@ -221,7 +222,7 @@ class RegularizedNewton(Solver):
             probing=flat,
         )
         if learns:
-            pairs = _newest(pairs, *ritz_pairs(space, self.memory))
+            pairs = _newest(pairs, ritz_pairs(space, self.memory))
         return Model(self._proposals(space, flow), space.size, pairs)
 
     def _proposals(self, space: Subspace, flow: Flow) -> Callable[[Array], Proposal]:
@@ -265,12 +266,15 @@ class RegularizedNewton(Solver):
         return size * xp.sqrt(dot(unit, self.norm.solve(norm_state, unit)))
 
 
-def _newest(pairs: Pairs, S: Array, Y: Array) -> Pairs:
-    """Return as many of the newest pairs as there is room for; rows that teach nothing are none."""
-    xp, memory = namespace(S), S.shape[0]
-    S, Y = xp.concat([pairs.S, S]), xp.concat([pairs.Y, Y])
-    lengths = xp.sqrt(xp.sum(S * S, axis=1)) * xp.sqrt(xp.sum(Y * Y, axis=1))
-    teach = (lengths > 0) & (xp.sum(S * Y, axis=1) > CAUTIOUS * lengths)
-    order = xp.argsort(xp.astype(teach, xp.int32), stable=True)[memory:]
-    keeps = xp.astype(xp.take(teach, order), S.dtype)[:, None]
-    return Pairs(keeps * xp.take(S, order, axis=0), keeps * xp.take(Y, order, axis=0))
+def _newest(old: Pairs, new: Pairs) -> Pairs:
+    """Return ``new``, with the newest of ``old`` where its first rows are empty."""
+    xp, memory = namespace(new.S), new.S.shape[0]
+    empty = xp.vecdot(new.S, new.Y) == 0
+    moved = indices_like(new.S, memory) - xp.sum(xp.astype(empty, xp.int32), dtype=xp.int32)
+    rows = moved % memory
+    return Pairs(
+        *(
+            xp.where(empty[:, None], xp.take(rows_of_old, rows, axis=0), rows_of_new)
+            for rows_of_old, rows_of_new in zip(old, new, strict=True)
+        )
+    )

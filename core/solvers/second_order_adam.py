@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .. import norms
 from ..arrays import Array, guarded_divide, integer_like, like, namespace
+from ..flow import Flow
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 from .base import Solver, unevaluated, verdict
@@ -27,6 +28,10 @@ class SecondOrderAdamState(NamedTuple):
     """Decayed mean of H (eta * ghat), of shape (n,)."""
     drifting: Array
     """Decayed mean of ghat, of shape (n,)."""
+    noise: Array
+    """Decayed mean of the variance of a gradient, of shape (n,)."""
+    foretold: Array
+    """g - H (eta * ghat) where the drift was last taken, of shape (n,)."""
     moments: Any
     """State of the norm A."""
     log_factor: Array
@@ -45,14 +50,20 @@ class SecondOrderAdam(Solver):
 
     ghat estimates the gradient and gdot its drift, what a step takes from it. The lecture says that
     the drift "should help in setting eta_i", and its formulas for that are lost. The rule is our
-    own: ghat_i / gdot_i is the number of steps until the gradient of coordinate i vanishes, and
-    eta_i grows while it takes more than one and shrinks while it takes less,
+    own. With gbar a mean of ghat as gdot is one of its drift, gbar_i / gdot_i is the number of
+    steps until the gradient of coordinate i vanishes. Of a model with curvature h_i, the step
+    that decreases it most on average is eta_i = q_i / h_i, where q_i is the share of the signal in
+    E ghat_i^2, as noise is no descent but costs curvature like it. So, every ``period`` steps,
 
         gbar <- beta3 gbar + (1 - beta3) ghat
-        log eta_i <- log eta_i + rate clip(1 - gdot_i / gbar_i, -3, 1),
+        v <- beta3 v + (1 - beta3) (g' - (g - H (eta * ghat)))^2 / 2
+        q = gbar^2 / (gbar^2 + v (1 - beta1) / (1 + beta1))
+        log eta_i <- log eta_i + rate clip(q_i - gdot_i / gbar_i, -3, 1),
 
-    where gbar averages the same gradients that gdot averages the drift of. Where the Hessian is
-    diagonal this ends at eta_i = 1 / H_ii; under negative curvature eta_i grows.
+    where g' is the gradient after the step: what it differs by from g less its drift is the noise
+    of two batches, and a mean of beta1 leaves (1 - beta1) / (1 + beta1) of their variance v.
+    Without noise this ends at eta_i = 1 / H_ii where the Hessian is diagonal, and under negative
+    curvature eta_i grows.
     It is applied to a factor s_i in eta_i = s_i learning_rate / (sqrt(vhat_i) + epsilon), which is
     Adam's own step length at the start, s = 1.
 
@@ -65,19 +76,19 @@ class SecondOrderAdam(Solver):
     epsilon : float
         Keeps Adam's denominator from zero.
     rate : float
-        How fast eta follows. 0.05 is calibrated in ``docs/reports/second_order_adam.md``; 0.1 is
-        faster on a fixed function, and diverges on small batches.
+        How fast eta follows. It, ``beta3`` and ``period`` are calibrated in
+        ``docs/reports/second_order_adam.md``.
+    period : int
+        Steps from one Hessian product, and change of eta, to the next.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
     Notes
     -----
-    A step costs a gradient and a Hessian product. ghat is freed of its bias towards 0 as in Adam;
-    that of gdot and gbar cancels. The shrinking is bounded three times wider than the growth: too
-    long a step does harm, too short a one only costs time. Where gbar_i is 0, eta_i stays.
-
-    The rule sees the drift of the gradient and not its noise. On batches so small that noise
-    dominates it lengthens the steps too far, and Adam at its best rate is better.
+    A step costs a gradient, and every ``period``-th a Hessian product. ghat is freed of its bias
+    towards 0 as in Adam, and so are gbar and v in q; that of gdot and gbar cancels. The shrinking
+    is bounded three times wider than the growth: too long a step does harm, too short a one only
+    costs time. Where all gradients were 0, eta_i stays.
 
     References
     ----------
@@ -87,9 +98,10 @@ class SecondOrderAdam(Solver):
     learning_rate: float = 1e-2
     beta1: float = 0.9
     beta2: float = 0.999
-    beta3: float = 0.9
+    beta3: float = 0.8
     epsilon: float = 1e-8
-    rate: float = 0.05
+    rate: float = 0.1
+    period: int = 4
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "rate", "epsilon"):
@@ -98,6 +110,9 @@ class SecondOrderAdam(Solver):
         for name in ("beta1", "beta2", "beta3"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+
+        if self.period < 1:
+            raise ValueError(f"period is {self.period}; it must be at least 1")
 
     def _norm(self) -> norms.Norm:
         """Return A, with eta = s learning_rate A^-1."""
@@ -115,6 +130,8 @@ class SecondOrderAdam(Solver):
             mean=zeros,
             drift=zeros,
             drifting=zeros,
+            noise=zeros,
+            foretold=zeros,
             moments=self._norm().init(x),
             log_factor=zeros,
             t=none,
@@ -129,34 +146,54 @@ class SecondOrderAdam(Solver):
         )
 
         def move(state: SecondOrderAdamState) -> SecondOrderAdamState:
-            return self._move(pt.hvp, state)
+            return self._move(pt.hvp, state, oracle.flow)
 
         return oracle.flow.cond(status == Status.RUNNING.value, move, lambda state: state, state)
 
-    def _move(self, hvp: Any, state: SecondOrderAdamState) -> SecondOrderAdamState:
+    def _move(self, hvp: Any, state: SecondOrderAdamState, flow: Flow) -> SecondOrderAdamState:
         """Return the state after a step from where it has been linearised."""
         xp, norm, t = namespace(state.x), self._norm(), state.t + 1
         mean = self.beta1 * state.mean + (1 - self.beta1) * state.grad
         moments = norm.update(state.moments, state.grad)
         ghat = unbiased(mean, self.beta1, t)
         scaled = self.learning_rate * norm.solve(moments, ghat)
+        step = xp.exp(state.log_factor) * scaled
 
-        product = hvp(xp.exp(state.log_factor) * scaled)
-        product = xp.where(xp.isfinite(product), product, ghat)  # which leaves eta as it is
+        foretold = (state.t > 0) & ((state.t - 1) % self.period == 0)
+        noise = xp.where(foretold, self._noise(state), state.noise)
+        due = state.t % self.period == 0
+        state = state._replace(mean=mean, moments=moments, noise=noise, t=t)
+
+        def learn(state: SecondOrderAdamState) -> SecondOrderAdamState:
+            return self._learn(hvp(step), ghat, state)
+
+        return flow.cond(due, learn, lambda state: state, state)._replace(x=state.x - step)
+
+    def _noise(self, state: SecondOrderAdamState) -> Array:
+        """Return v with what the gradient differs by from what was foretold."""
+        surprise = state.grad - state.foretold
+        return self.beta3 * state.noise + (1 - self.beta3) * surprise * surprise / 2
+
+    def _learn(
+        self, product: Array, ghat: Array, state: SecondOrderAdamState
+    ) -> SecondOrderAdamState:
+        """Return the state with eta changed by the drift, ``product``."""
+        xp = namespace(product)
+        product = xp.where(xp.isfinite(product), product, ghat)  # which lets no eta grow
         drift = self.beta3 * state.drift + (1 - self.beta3) * product
         drifting = self.beta3 * state.drifting + (1 - self.beta3) * ghat
+        seen = (state.t - 1) // self.period
+        power = unbiased(drifting, self.beta3, seen + 1) ** 2
+        kept = (1 - self.beta1) / (1 + self.beta1)
+        signal = guarded_divide(power, power + kept * unbiased(state.noise, self.beta3, seen), 1.0)
         lost = guarded_divide(drift, drifting, otherwise=1.0)
-        change = xp.minimum(xp.maximum(1 - lost, like(lost, -3.0)), like(lost, 1.0))
-        log_factor = state.log_factor + self.rate * change
+        change = xp.minimum(xp.maximum(signal - lost, like(lost, -3.0)), like(lost, 1.0))
         return state._replace(
-            x=state.x - xp.exp(log_factor) * scaled,
             counts=state.counts.add(hvps=1),
-            mean=mean,
             drift=drift,
             drifting=drifting,
-            moments=moments,
-            log_factor=log_factor,
-            t=t,
+            foretold=state.grad - product,
+            log_factor=state.log_factor + self.rate * change,
         )
 
     def report(self, state: SecondOrderAdamState) -> dict[str, Array]:
@@ -176,7 +213,7 @@ class AdaptiveDescent(SecondOrderAdam):
     ----------
     learning_rate : float
         Step length per unit of gradient at the start.
-    beta1, beta3, rate, gtol
+    beta1, beta3, rate, period, gtol
         As in :class:`SecondOrderAdam`; ``beta2`` and ``epsilon`` have no part in this.
     """
 

@@ -9,7 +9,8 @@ from ..arrays import Array, eps, guarded_divide, integer_like, like, namespace, 
 from ..flow import Flow
 from ..globalize.trial import Proposal, Trial
 from ..globalize.trust_radius import initial_radius, resized
-from ..krylov.lanczos import Minimiser, Reach, whole_space
+from ..krylov.lanczos import Minimiser, whole_space
+from ..krylov.secular import Reach
 from ..krylov.steihaug import steihaug
 from ..norms import length
 from ..oracle import Oracle, Point

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .conformance import Report, run
-from .support import BACKENDS, ROWS, Support, contradictions, splice, table
+from .support import BACKENDS, ROWS, STRATEGIES, Support, contradictions, splice, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments : list of str, optional
         Of the command line: ``--write [FILE]`` puts the support table between the markers of the
         file, by default README.md, ``--check [FILE]`` counts a table that is not the current one
-        as wrong, ``--backend NAME`` (repeatable) runs no other, ``--laws`` prints every law,
-        ``--full`` runs every strategy in every scenario instead of its sample.
+        as wrong, ``--backend NAME`` and ``--by STRATEGY`` (both repeatable) run no other,
+        ``--laws`` prints every law, ``--full`` runs every strategy in every scenario instead of
+        its sample.
     """
     parser = argparse.ArgumentParser(prog="python -m osculant.testing", description=__doc__)
     file: dict[str, Any] = {
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", help="put the support table between its markers", **file)
     parser.add_argument("--check", help="fail if the support table there is stale", **file)
     parser.add_argument("--backend", action="append", choices=[each.name for each in BACKENDS])
+    parser.add_argument("--by", action="append", choices=[each.name for each in STRATEGIES])
     parser.add_argument("--laws", action="store_true", help="list how each law fared")
     parser.add_argument("--full", action="store_true", help="every strategy in every scenario")
     options = parser.parse_args(arguments)
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         message
         for support in ROWS
         if options.backend is None or support.name in options.backend
+        if options.by is None or support.strategy.name in options.by
         for message in verify(support, laws=options.laws, full=options.full)
     ]
     print(f"\n{table()}\n")
