@@ -35,7 +35,7 @@ BLOCKS = Kronecker(examples=250)
 
 #: Name, samples of a batch and of its products, and solver.
 OURS: list[tuple[str, int, int, osculant.Solver]] = [
-    ("KFAC", 500, 125, osculant.KFAC(damping=0.3, factor=0.9, blocks=BLOCKS)),
+    ("KFAC", 500, 500, osculant.KFAC(damping=0.3, factor=0.9, blocks=BLOCKS)),
     (
         "CurveBall, KFAC's blocks",
         500,

@@ -136,13 +136,13 @@ def draw(problem, summaries, curves, etas, path):
     for label, (cost, loss) in curves.items():
         axes[0, 2].plot(cost, loss, label=label)
     axes[0, 2].set(yscale="log", xlabel="gradient-equivalents", ylabel="loss, mean of 20 batches")
-    axes[0, 2].legend()
+    axes[0, 2].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     names = next(iter(summaries.values()))[0]
     for i in order(names):
         style = "-" if "weight" in names[i] else "--"
         axes[1, 2].plot(np.where(etas[:, i] > 0, etas[:, i], np.nan), style, label=names[i])
     axes[1, 2].set(yscale="log", xlabel="step", ylabel="$\\eta$ of each tensor (gaps: 0)")
-    axes[1, 2].legend(fontsize=8)
+    axes[1, 2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.suptitle(problem.name)
     figure.savefig(path, dpi=110)
 
@@ -182,7 +182,7 @@ def main():
             shares = off_diagonal(M), off_diagonal(correlation(M))
             print(f"| {name} | {when} | {shares[0]:.0%} | {shares[1]:.0%} |")
     curves = {
-        f"{method}, {setting}": (
+        f"{method}:\n{setting}": (
             smooth(np.array(solution.history["cost"])),
             smooth(np.array(solution.history["fun"])),
         )

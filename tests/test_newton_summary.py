@@ -78,6 +78,15 @@ def cubic_models(draw: Any) -> Any:
     )
 )
 @example((np.diag([-2.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 1.0]), 1.0))
+@example((np.array([[-3.078]]), np.array([1e-9]), np.array([4.0]), 10.0))
+@example(
+    (
+        np.array([[0.0, 1.0, 1.0], [1.0, 2.0, 0.0], [1.0, 0.0, 0.0]]),
+        np.array([1e-9, 0.0, 0.1]),
+        np.array([0.0, 0.0, 1.0]),
+        0.1,
+    )
+)
 @example((np.array([[0.0, 1.0], [1.0, 0.0]]), np.ones(2), np.array([1.0, 2.0]), 1.0))
 def test_cubic_step_is_the_stationary_point_where_the_matrix_is_definite(model: Any) -> None:
     H, D, g, lam = model
@@ -90,7 +99,9 @@ def test_cubic_step_is_the_stationary_point_where_the_matrix_is_definite(model: 
     energy = np.abs(np.diag(M)) * (np.abs(step.eta) @ size)
     assert np.all(np.abs(M @ step.eta - g) <= 1e-7 * (size + np.sqrt(energy)))
     np.testing.assert_allclose(np.linalg.norm(D * step.eta), step.r, rtol=1e-7, atol=1e-12)
-    assert np.linalg.eigvalsh(M)[0] >= -1e-7 * np.abs(M).max()
+    scale = np.sqrt(np.abs(np.diag(H)) + np.diag(M - H))
+    scale = 1 / np.where(scale > 0, scale, 1.0)
+    assert np.linalg.eigvalsh(scale[:, None] * M * scale)[0] >= -1e-7
 
 
 @settings(max_examples=100, deadline=None)

@@ -91,7 +91,7 @@ def cubic_step(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> CubicSte
         Not solved if an input is not finite; if no M(r) is definite (D vanishes in a direction of
         negative curvature); in the *hard case*, where g has no part along the direction in which
         M(r0) is singular, so that the equation may have no root; or if rounding leaves a residual
-        above sqrt(eps) of the terms that make it up.
+        above sqrt(eps) of the terms that make it up, or an M(|D eta|) that is not definite.
 
     Notes
     -----
@@ -126,6 +126,8 @@ def cubic_step(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> CubicSte
     residual = xp.abs(xp.matmul(H, eta) + cubic - g)
     exact = xp.all(residual <= eps(H) ** 0.5 * (size + xp.sqrt(energy)))  # False for NaN
     solved = finite & found & exact
+    if lam:
+        solved = solved & _nearly_definite(H, lam / 2 * r * D * D)
     return CubicStep(xp.where(solved, eta, xp.zeros_like(eta)), r, solved)
 
 
@@ -170,6 +172,15 @@ def _largest_root(H: Array, D: Array, g: Array, lam: float, flow: Flow) -> Cubic
     r0, b = base.r - gap, xp.maximum(1 - gap * k, like(k, 0.0))
     t, has_root = _secular_root(xp.sqrt(mu) * xp.abs(c), b, k, r0, flow)
     return CubicStep(xp.matmul(T, c / _nonzero(b + k * t)), r0 + t, base.definite & has_root)
+
+
+def _nearly_definite(H: Array, added: Array) -> Array:
+    """Return whether H + diag(added) has no negative eigenvalue clear of rounding."""
+    xp = namespace(H)
+    diagonal = xp.linalg.diagonal(H)
+    scale = 1 / xp.sqrt(_positive(xp.abs(diagonal) + added))
+    M = scale[:, None] * H * scale + added * scale * scale * identity_like(H, H.shape[0])
+    return xp.min(xp.linalg.eigvalsh(M)) >= -(eps(H) ** 0.5)
 
 
 def _completed(H: Array, present: Array, *others: Array) -> tuple[Array, Array]:

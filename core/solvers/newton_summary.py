@@ -26,7 +26,7 @@ from ..result import Counts, Status
 from ..samples import split
 from ..structure import Structure
 from ..summary import gauss_newton_summary, summary, third_diagonal
-from .base import Solver, verdict
+from .base import Solver, unevaluated, verdict
 from .first_order import SGD, Adam, FirstOrder, stay
 
 #: The direction by default.
@@ -228,11 +228,7 @@ class NewtonSummary(Solver):
         matrix = zeros[:, None] * zeros
         nothing = boolean_like(x, False)
         return NewtonSummaryState(
-            x=x,
-            value=like(x, 0.0),
-            grad=xp.zeros_like(x),
-            status=integer_like(x, Status.RUNNING),
-            counts=Counts.zero(x),
+            **unevaluated(x),
             slots=self.direction.slots(x, oracle.structure.shapes),
             summary=Summary(zeros, matrix, matrix, zeros, zeros, nothing, none, none),
             age=none,

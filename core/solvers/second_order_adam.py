@@ -110,7 +110,6 @@ class SecondOrderAdam(Solver):
         for name in ("beta1", "beta2", "beta3"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-
         if self.period < 1:
             raise ValueError(f"period is {self.period}; it must be at least 1")
 
