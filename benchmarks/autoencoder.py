@@ -24,14 +24,13 @@ import optree
 
 import osculant
 from osculant import backends
-from osculant.core.kronecker import Kronecker
 from osculant.core.samples import Samples
 from osculant.problems import autoencoder
 from osculant.problems.datasets import load_mnist
 
 IMAGES, TURN, MARKS = 8000, 5.0, 3
 RATES = (1e-3, 3e-3, 1e-2)
-BLOCKS = Kronecker(examples=250)
+BLOCKS = osculant.Kronecker(examples=250)
 
 #: Name, samples of a batch and of its products, and solver.
 OURS: list[tuple[str, int, int, osculant.Solver]] = [

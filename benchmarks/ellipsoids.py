@@ -309,9 +309,10 @@ TEXT = """# Ellipsoidal and spherical trust regions
 Backpropagations until a network is trained, mean and 95 % interval (Student's) of {seeds} seeds;
 written by `python benchmarks/ellipsoids.py FOLDER`, with MNIST's test files in FOLDER. The paper
 is Kohler et al., "Adaptive norms for deep learning with regularized Newton methods", section 5.
-Nothing here is timed, so that a busy machine does not matter. The set-up was chosen by runs with seed
-0, which is one of the {seeds}: epsilon (one value for all norms), the thresholds and the budgets, and the
-autoencoder itself (one with tanh units and squared errors, tried first, showed about no difference).
+Nothing here is timed, so that a busy machine does not matter. The set-up was chosen by runs with
+seed 0, which is one of the {seeds}: epsilon (one value for all norms), the thresholds and the budgets,
+and the autoencoder itself (one with tanh units and squared errors, tried first, showed about no
+difference).
 
 {mlp}
 
@@ -331,12 +332,13 @@ batches over what this method took: above 1 the ellipsoid is ahead.
 - On the MLP both ellipsoids are ahead of the sphere, with either curvature, and the intervals of 20
   seeds leave 1 out.
 - On the autoencoder, with Gauss-Newton, they are ahead, too, and the intervals leave 1 out. What
-  differs is the plateau: they leave it early in every run, the sphere late or, in a quarter of the
-  runs, not at all. With the Hessian no trust region leaves it within the budget, in any norm; on the
-  first seed neither a smaller forcing (0.1) nor curvature on the gradient's own batch changed that.
-  So the paper's claim is confirmed, but for the autoencoder with the Hessian, where it cannot be
-  judged. Of the first 5 of these seeds alone, the intervals of the Hessian on the MLP, 1.35 +- 0.48
-  and 1.35 +- 0.37, and those of the autoencoder, 1.37 +- 0.76 and 1.27 +- 0.78, still include 1.
+  differs is the plateau: they leave it early in every run, the sphere late or, in a quarter of
+  the runs, not at all. With the Hessian no trust region leaves it within the budget, in any norm;
+  on the first seed neither a smaller forcing (0.1) nor curvature on the gradient's own batch
+  changed that. So the paper's claim is confirmed, but for the autoencoder with the Hessian, where
+  it cannot be judged. Of the first 5 of these seeds alone, the intervals of the Hessian on the
+  MLP, 1.35 +- 0.48 and 1.35 +- 0.37, and those of the autoencoder, 1.37 +- 0.76 and 1.27 +- 0.78,
+  still include 1.
 - The first-order methods, on small batches and at the best of their rates, need half the
   backpropagations of the best trust region on the MLP. On the autoencoder SGD is ahead of it,
   RMSProp level with it, and Adagrad behind. The paper finds its RMSProp trust region ahead of

@@ -25,6 +25,7 @@ from .core.errors import NotAnalytic as NotAnalytic
 from .core.errors import NotDifferentiable as NotDifferentiable
 from .core.errors import OsculantError as OsculantError
 from .core.errors import ProductUnavailable as ProductUnavailable
+from .core.kronecker import Kronecker as Kronecker
 from .core.oracle import Objective as Objective
 from .core.oracle import Oracle as Oracle
 from .core.oracle import Point as Point
