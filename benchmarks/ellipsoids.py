@@ -310,9 +310,9 @@ Backpropagations until a network is trained, mean and 95 % interval (Student's) 
 written by `python benchmarks/ellipsoids.py FOLDER`, with MNIST's test files in FOLDER. The paper
 is Kohler et al., "Adaptive norms for deep learning with regularized Newton methods", section 5.
 Nothing here is timed, so that a busy machine does not matter. The set-up was chosen by runs with
-seed 0, which is one of the {seeds}: epsilon (one value for all norms), the thresholds and the budgets,
-and the autoencoder itself (one with tanh units and squared errors, tried first, showed about no
-difference).
+seed 0, which is one of the {seeds}: epsilon (one value for all norms), the thresholds and the
+budgets, and the autoencoder itself (one with tanh units and squared errors, tried first, showed
+about no difference).
 
 {mlp}
 
