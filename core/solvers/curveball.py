@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from ..arrays import (
@@ -15,7 +16,7 @@ from ..arrays import (
     namespace,
     norm,
 )
-from ..globalize.damping import rescale
+from ..globalize.damping import look, rescale
 from ..globalize.plane import Plane, minimiser
 from ..kronecker import Kronecker
 from ..oracle import Oracle, Product
@@ -181,11 +182,8 @@ class CurveBall(Solver):
         looks, ratio = boolean_like(f, False), like(f, 1.0)
         if plane is not None and self.period:
             looks = moves & (state.t % self.period == 0)
-            predicted = plane.at(p, self.learning_rate)
-            change = oracle.flow.cond(
-                looks, lambda x: s.change(oracle, state.x, f, x), lambda _: predicted, x
-            )
-            ratio = guarded_divide(change, predicted, otherwise=1.0)
+            change = partial(s.change, oracle, state.x, f)
+            ratio = look(looks, change, x, plane.at(p, self.learning_rate), oracle.flow)
         ratio = xp.where(xp.isfinite(norm(new_z)), ratio, like(f, float("nan")))
         finite = xp.isfinite(ratio)
         taken = moves & finite
@@ -234,7 +232,7 @@ class CurveBall(Solver):
 
     def _rescaled(self, damping: Array, gamma: Array) -> Array:
         factor = self.factor ** max(self.period, 1)
-        return rescale(damping, gamma, poor=0.5, good=1.5, grow=1 / factor, shrink=factor)
+        return rescale(damping, gamma, poor=0.5, good=1.5, factor=factor)
 
     def report(self, state: CurveBallState) -> dict[str, Array]:
         """Return lambda, rho and beta."""

@@ -195,9 +195,7 @@ class HessianFree(Solver):
                 ggns=path.products,
             ),
             damping=xp.where(
-                active,
-                rescale(damping, ratio, poor=0.25, good=0.75, grow=3 / 2, shrink=2 / 3),
-                damping,
+                active, rescale(damping, ratio, poor=0.25, good=0.75, factor=2 / 3), damping
             ),
             search=xp.where(active & xp.all(xp.isfinite(path.x)), path.x, xp.zeros_like(g)),
             iterations=path.iterations,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
-from ..globalize.damping import rescale
+from ..arrays import Array, dot, integer_like, like, namespace, norm
+from ..globalize.damping import look, rescale
 from ..globalize.plane import Plane, minimiser
 from ..kronecker import Kronecker, KroneckerState
 from ..oracle import Oracle, Point, Product
@@ -126,11 +127,8 @@ class KFAC(Solver):
         x = state.x + step
 
         looks = moves & (state.t % max(self.period, 1) == 0) & (self.period > 0)
-        predicted = plane.at(p)
-        change = oracle.flow.cond(
-            looks, lambda x: s.change(oracle, state.x, f, x), lambda _: predicted, x
-        )
-        ratio = guarded_divide(change, predicted, otherwise=1.0)
+        change = partial(s.change, oracle, state.x, f)
+        ratio = look(looks, change, x, plane.at(p), oracle.flow)
         finite = xp.isfinite(ratio)
         taken = moves & finite
         integer = state.t.dtype
@@ -153,7 +151,7 @@ class KFAC(Solver):
 
     def _rescaled(self, damping: Array, ratio: Array) -> Array:
         factor = self.factor ** max(self.period, 1)
-        return rescale(damping, ratio, poor=0.25, good=0.75, grow=1 / factor, shrink=factor)
+        return rescale(damping, ratio, poor=0.25, good=0.75, factor=factor)
 
     def report(self, state: KFACState) -> dict[str, Array]:
         """Return lambda, and what the step took of the direction and of the last step."""
