@@ -277,6 +277,7 @@ def autoencoder(
     *,
     activation: Literal["sigmoid", "tanh"] = "sigmoid",
     loss: Literal["cross-entropy", "squared-error"] = "cross-entropy",
+    outputs: Literal["linear", "sigmoid"] = "linear",
     seed: int = 0,
     initialise: Initialiser = sparse,
     dtype: Any = np.float64,
@@ -285,7 +286,8 @@ def autoencoder(
 
     The code layer is linear, and so are the outputs: the cross-entropy takes them for logits
     of pixels in [0, 1], the squared error for the pixels themselves. These are the pairs of
-    output and loss that match, which makes Gauss-Newton the Fisher matrix.
+    output and loss that match, which makes Gauss-Newton the Fisher matrix. Outputs that are
+    sigmoids are pixels in (0, 1), for the squared error only.
 
     Parameters
     ----------
@@ -295,6 +297,8 @@ def autoencoder(
         Of the hidden layers other than the code.
     loss : {"cross-entropy", "squared-error"}
         Summed over the outputs.
+    outputs : {"linear", "sigmoid"}
+        What the output units are.
     seed : int
         Of the initial parameters.
     initialise : callable
@@ -304,7 +308,8 @@ def autoencoder(
     Raises
     ------
     ValueError
-        If the widths, the activation or the loss are not valid.
+        If the widths, the activation, the loss or the outputs are not valid, or sigmoid outputs
+        are to be logits.
 
     References
     ----------
@@ -315,9 +320,11 @@ def autoencoder(
     losses = {"cross-entropy": sigmoid_cross_entropy, "squared-error": squared_error}
     if loss not in losses:
         raise ValueError(f"there is no loss {loss!r}; choose one of {', '.join(losses)}")
-    half = [activation] * (len(widths) - 2) + ["linear"]
+    if outputs == "sigmoid" and loss == "cross-entropy":
+        raise ValueError("the cross-entropy takes logits; leave outputs='linear' with it")
+    hidden = [activation] * (len(widths) - 2)
     mirrored = [*widths, *reversed(widths[:-1])]
-    model = _network(half + half)
+    model = _network([*hidden, "linear", *hidden, outputs])
     return Problem(
         name="-".join(map(str, mirrored)) + f" {activation} autoencoder",
         model=model,

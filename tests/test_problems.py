@@ -257,6 +257,14 @@ def test_autoencoder_mirrors_its_encoder_around_a_linear_code():
     assert problem.loss is sigmoid_cross_entropy
 
 
+def test_autoencoder_with_sigmoid_outputs_gives_pixels():
+    pixels = autoencoder((6, 5, 2), seed=3, loss="squared-error", outputs="sigmoid")
+    logits = autoencoder((6, 5, 2), seed=3, loss="squared-error")
+    x = np.random.default_rng(0).uniform(size=(3, 6))
+    expected = scipy.special.expit(logits.model(logits.params, x))
+    np.testing.assert_allclose(pixels.model(pixels.params, x), expected, rtol=1e-12)
+
+
 def test_autoencoder_gauss_newton_is_semidefinite(backend):
     problem = autoencoder((6, 5, 2), loss="squared-error", activation="tanh", seed=3)
     x = np.random.default_rng(0).uniform(size=(3, 6))
@@ -313,3 +321,5 @@ def test_networks_reject_what_they_do_not_know():
         mlp([4])
     with pytest.raises(ValueError, match="no loss 'l1'"):
         autoencoder(loss="l1")
+    with pytest.raises(ValueError, match="takes logits; leave outputs='linear'"):
+        autoencoder(outputs="sigmoid")
