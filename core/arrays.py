@@ -25,11 +25,14 @@ _NAMESPACES: dict[type, Namespace] = {}
 
 def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace of ``arrays``."""
-    xp = _NAMESPACES.get(type(arrays[0])) if len(arrays) == 1 else None
+    if len(arrays) > 1:
+        return array_api_compat.array_namespace(*arrays)
+    kind = type(arrays[0])
+    xp = _NAMESPACES.get(kind)
     if xp is None:
         xp = array_api_compat.array_namespace(*arrays)
         if array_api_compat.is_numpy_namespace(xp) or array_api_compat.is_torch_namespace(xp):
-            _NAMESPACES[type(arrays[0])] = xp
+            _NAMESPACES[kind] = xp
     return xp
 
 
