@@ -158,6 +158,11 @@ def max_abs(a: Array) -> Array:
     return xp.max(xp.abs(a))
 
 
+def root(a: Array) -> Array:
+    """Return the square root, 0 where rounding has made ``a`` negative."""
+    return namespace(a).sqrt(namespace(a).maximum(a, like(a, 0.0)))
+
+
 def guarded_divide(a: Array, b: Array, otherwise: float = 0.0) -> Array:
     """Return ``a / b``, and ``otherwise`` where ``b`` is zero.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from .arrays import Array, device_of, namespace
+from .arrays import Array, indices_like, like, namespace, root, smallest
 from .oracle import Objective, Oracle, Point
 from .regularize import Regularized
 
@@ -256,7 +256,7 @@ def signs(u: Array, key: Array) -> Array:
     Being computed from an array, they differ from step to step where a step is compiled, too.
     """
     xp = namespace(u)
-    h = xp.arange(u.shape[0], dtype=xp.int32, device=device_of(u)) * 1540483477
+    h = indices_like(u, u.shape[0]) * 1540483477
     h = h + xp.reshape(xp.astype(key, xp.int32), (1,)) * -1640531527
     for shift, factor in _MIX:
         h = (h ^ ((h >> shift) & ((1 << (32 - shift)) - 1))) * factor
@@ -275,16 +275,16 @@ def curvature_noise(point: Point, key: Array) -> Array:
     z = point.outputs
     xp, s = namespace(z), signs(z, key)
     Hs, rows = point.loss_hvp(s), point.loss_hvp(xp.ones_like(z))
-    independent = xp.sqrt(xp.maximum(rows, xp.zeros_like(rows))) * s
+    independent = root(rows) * s
     if len(point.output_shape) != 2:
         return independent
     logits, S = (xp.reshape(a, point.output_shape) for a in (z, s))
     p = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
     p = p / xp.sum(p, axis=1, keepdims=True)
-    root = xp.sqrt(p) * S - p * xp.sum(xp.sqrt(p) * S, axis=1, keepdims=True)
+    drawn = xp.sqrt(p) * S
+    drawn = drawn - p * xp.sum(drawn, axis=1, keepdims=True)
     spread = xp.sum(p * S**2) - xp.sum(xp.sum(p * S, axis=1) ** 2)
     total = xp.sum(s * Hs)
-    tiny = float(xp.finfo(z.dtype).smallest_normal)
-    c = xp.maximum(total, 0 * total) / xp.maximum(spread, 0 * spread + tiny)
-    categorical = xp.sqrt(c) * xp.reshape(root, (-1,))
+    c = total / xp.maximum(spread, like(z, smallest(z)))
+    categorical = root(c) * xp.reshape(drawn, (-1,))
     return xp.where(xp.sum(rows) > total / 2, independent, categorical)

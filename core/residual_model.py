@@ -10,6 +10,7 @@ from .arrays import (
     eps,
     guarded_divide,
     identity_like,
+    indices_like,
     integer_like,
     like,
     max_abs,
@@ -185,7 +186,7 @@ def probed_column_norms(pt: Point, root: Array) -> Array:
     Saad, Appl. Numer. Math. 57, 2007, 1214-1229, section 4).
     """
     xp = namespace(root)
-    row = xp.arange(root.shape[0], dtype=xp.int32)
+    row = indices_like(root, root.shape[0])
     first, second = (1 - 2 * xp.astype(row // 2**bit % 2, root.dtype) for bit in (0, 1))
     signs = xp.stack([xp.ones_like(root), first, second, first * second], axis=1)
     return column_norms(xp.matrix_transpose(pt.vjp(root[:, None] * signs))) / 2

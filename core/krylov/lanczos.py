@@ -21,11 +21,12 @@ from ..arrays import (
     like,
     namespace,
     norm,
+    root,
     rows_like,
 )
 from ..flow import Flow
 from ..pairs import CAUTIOUS, Pairs
-from .secular import Reach, root, secular
+from .secular import Reach, secular
 
 #: Where one pass of orthogonalisation leaves less than this part of a vector, another is needed.
 ENOUGH_LEFT = 0.5**0.5

@@ -14,6 +14,7 @@ from ..arrays import (
     like,
     namespace,
     norm,
+    root,
 )
 from ..flow import Flow
 
@@ -110,9 +111,3 @@ def _solution(e: Array, c: Array, shift: Array) -> tuple[Array, Array]:
     """Return u with (e + shift) u = -c, and e + shift, which is kept from 0."""
     gaps = namespace(e).maximum(e + shift, like(e, 2 * eps(e)))
     return -c / gaps, gaps
-
-
-def root(a: Array) -> Array:
-    """Return the square root, 0 where rounding has made ``a`` negative."""
-    xp = namespace(a)
-    return xp.sqrt(xp.maximum(a, like(a, 0.0)))
