@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary
 
 from .arrays import Array, indices_like, like, namespace, root, smallest
 from .oracle import Objective, Oracle, Point
-from .regularize import Regularized
 
 
 class Layer(NamedTuple):
@@ -118,8 +117,8 @@ class Layers:
     Parameters
     ----------
     oracle : Oracle
-        Of a model and a loss, of the NumPy, PyTorch or JAX backend, or :class:`Regularized`, whose
-        weight decay belongs to no layer.
+        Of a model and a loss, of the NumPy, PyTorch or JAX backend, or that with a weight decay,
+        which belongs to no layer.
     x : array of shape (n,)
     *data
         As for ``oracle.at``.
@@ -144,8 +143,6 @@ class Layers:
     """
 
     def __init__(self, oracle: Oracle, x: Array, *data: Any) -> None:
-        if isinstance(oracle, Regularized):
-            oracle = oracle.base
         self._uses = _uses(oracle, x, data)
         self._once = _once(self._uses)
         shifts = [namespace(use.outputs).zeros_like(use.outputs) for use in self._uses]
@@ -179,8 +176,7 @@ _tags: WeakKeyDictionary[Oracle, tuple[Layer, ...]] = WeakKeyDictionary()
 def layers_of(oracle: Oracle, x: Array, *data: Any) -> tuple[Layer, ...]:
     """Return which layers the model has; it is run once, to be remembered for the oracle."""
     if oracle not in _tags:
-        base = oracle.base if isinstance(oracle, Regularized) else oracle
-        _tags[oracle] = _tags_of(_uses(base, x, data))
+        _tags[oracle] = _tags_of(_uses(oracle, x, data))
     return _tags[oracle]
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .arrays import Array, dot, namespace
-from .oracle import Oracle, Point
+from .oracle import Objective, Oracle, Point
 from .structure import Structure
 
 
@@ -79,6 +79,18 @@ class Regularized(Oracle):
     def held(self, seed: int, *, track: bool = True) -> AbstractContextManager[None]:
         """Hold the oracle underneath."""
         return self.base.held(seed, track=track)
+
+    def prepare(self) -> None:
+        """Make the oracle underneath ready."""
+        self.base.prepare()
+
+    def composition(self) -> Objective:
+        """Return the model and the loss underneath, to which the decay does not belong."""
+        return self.base.composition()
+
+    def sibling(self, objective: Objective, example: Any) -> Oracle:
+        """Return the oracle of another function, without a decay."""
+        return self.base.sibling(objective, example)
 
     @property
     def buffers(self) -> Mapping[str, Array]:
