@@ -76,6 +76,11 @@ def rows_like(x: Array, count: int) -> Array:
     return namespace(x).zeros((count, x.shape[-1]), dtype=x.dtype, device=device_of(x))
 
 
+def entries_like(x: Array, count: int) -> Array:
+    """Return zeros of shape (count,) in the dtype, device and namespace of ``x``."""
+    return namespace(x).zeros((count,), dtype=x.dtype, device=device_of(x))
+
+
 def indices_like(x: Array, count: int) -> Array:
     """Return 0, 1, ..., count - 1 in int32, on the device and in the namespace of ``x``."""
     xp = namespace(x)

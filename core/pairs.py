@@ -38,9 +38,7 @@ class Pairs(NamedTuple):
     @classmethod
     def none(cls, x: Array, memory: int) -> Pairs:
         """Return room for ``memory`` pairs of vectors like ``x``, of shape (n,)."""
-        xp = namespace(x)
-        rows = xp.stack([xp.zeros_like(x)] * (memory + 1))[1:, :]
-        return cls(rows, rows)
+        return cls(rows_like(x, memory), rows_like(x, memory))
 
     def push(self, s: Array, y: Array, where: Array) -> Pairs:
         """Return the pairs with (s, y) added, and the oldest dropped, if ``where`` holds."""

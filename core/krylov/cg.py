@@ -6,7 +6,18 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace
+from ..arrays import (
+    Array,
+    as_like,
+    boolean_like,
+    dot,
+    entries_like,
+    guarded_divide,
+    integer_like,
+    like,
+    namespace,
+    rows_like,
+)
 from ..flow import Flow
 
 #: Iterates are stored at the powers of this (Martens 2010, section 4.6).
@@ -87,7 +98,7 @@ def cg_path(
     is written to at few iterations only, which is why it is behind a ``cond``.
     """
     xp = namespace(b)
-    rows, counter = like(b, storage(maxiter)), like(b, list(range(maxiter + 1)))
+    rows = as_like(integer_like(b, 0), storage(maxiter))
 
     def keep_going(c: Path) -> Array:
         return active & ~c.done & (c.iterations < maxiter)
@@ -102,8 +113,7 @@ def cg_path(
         y = precondition(r)
         ry = dot(r, y)
         i = c.iterations + 1
-        here = xp.astype(i, b.dtype)
-        phi = xp.where(counter == here, -dot(x, r + b) / 2, c.phi)
+        phi = flow.put(c.phi, i, -dot(x, r + b) / 2)
         return Path(
             x=x,
             r=r,
@@ -111,11 +121,10 @@ def cg_path(
             ry=ry,
             phi=phi,
             stored=flow.cond(
-                xp.any(rows == here),
-                lambda stored, x: xp.where((rows == here)[:, None], x[None, :], stored),
-                lambda stored, x: stored,
+                xp.any(rows == i),
+                lambda stored: flow.put(stored, xp.argmax(xp.astype(rows == i, xp.int32)), x),
+                lambda stored: stored,
                 c.stored,
-                x,
             ),
             iterations=i,
             products=c.products + 1,
@@ -130,8 +139,8 @@ def cg_path(
         r=r,
         p=y,
         ry=dot(r, y),
-        phi=xp.where(counter == 0, -dot(x, r + b) / 2, like(b, 0.0)),
-        stored=xp.stack([xp.zeros_like(b)] * rows.shape[0]),
+        phi=flow.put(entries_like(b, maxiter + 1), integer_like(b, 0), -dot(x, r + b) / 2),
+        stored=rows_like(b, rows.shape[0]),
         iterations=integer_like(b, 0),
         products=xp.astype(warm, xp.int32),
         done=boolean_like(b, False),

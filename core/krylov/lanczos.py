@@ -13,6 +13,7 @@ from ..arrays import (
     Array,
     boolean_like,
     dot,
+    entries_like,
     eps,
     guarded_divide,
     identity_like,
@@ -128,7 +129,7 @@ def lanczos(
     xp = namespace(g)
     memory = min(memory, g.shape[0])
     index = indices_like(g, memory)
-    none = xp.zeros_like(index, dtype=g.dtype)
+    none = entries_like(g, memory)
     g_norm = norm(g)
     unit = g / xp.where(g_norm > 0, g_norm, like(g, 1.0))
 

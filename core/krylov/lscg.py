@@ -8,12 +8,14 @@ from typing import NamedTuple
 from ..arrays import (
     Array,
     boolean_like,
+    entries_like,
     guarded_divide,
     indices_like,
     integer_like,
     like,
     namespace,
     norm,
+    rows_like,
 )
 from ..flow import Flow
 
@@ -142,9 +144,9 @@ def lscg(
         _LSQR(
             u=_unit(r)[0],
             v=v,
-            V=xp.stack([zeros] * maxiter),
-            diagonal=xp.stack([like(r, 0.0)] * maxiter),
-            below=xp.stack([like(r, 0.0)] * maxiter),
+            V=rows_like(g, maxiter),
+            diagonal=entries_like(r, maxiter),
+            below=entries_like(r, maxiter),
             alpha=alpha,
             x=zeros,
             w=v,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, boolean_like
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
-from .base import Solver
+from .base import Solver, unevaluated
 from .lbfgs import LBFGS, LBFGSState
 from .trust_region import TrustRegion, TrustRegionState
 
@@ -65,15 +65,10 @@ class Auto(Solver):
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> AutoState:
         """Return the state to start from ``x``, of shape (n,)."""
-        first = self.lbfgs.init(oracle, x, *data)
         return AutoState(
-            x=x,
-            value=first.value,
-            grad=first.grad,
-            status=first.status,
-            counts=first.counts,
-            exact=first.status != Status.RUNNING.value,
-            lbfgs=first,
+            **unevaluated(x),
+            exact=boolean_like(x, False),
+            lbfgs=self.lbfgs.init(oracle, x, *data),
             trust_region=self.trust_region.init(oracle, x, *data),
         )
 
