@@ -128,17 +128,22 @@ def join_parts(re: Any, im: Array) -> Array:
 
 def eps(x: Array) -> float:
     """Machine epsilon of ``x``'s dtype."""
-    return _eps(namespace(x), x.dtype)
-
-
-@cache
-def _eps(xp: Namespace, dtype: Any) -> float:
-    return float(xp.finfo(dtype).eps)
+    return float(_limits(namespace(x), x.dtype).eps)
 
 
 def smallest(x: Array) -> float:
     """Smallest positive normal number of ``x``'s dtype."""
-    return float(namespace(x).finfo(x.dtype).smallest_normal)
+    return float(_limits(namespace(x), x.dtype).smallest_normal)
+
+
+def largest(x: Array) -> float:
+    """Largest number of ``x``'s dtype."""
+    return float(_limits(namespace(x), x.dtype).max)
+
+
+@cache
+def _limits(xp: Namespace, dtype: Any) -> Any:
+    return xp.finfo(dtype)
 
 
 def dot(a: Array, b: Array) -> Array:

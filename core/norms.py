@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .arrays import Array, dot, integer_like, like, max_abs, namespace
+from .arrays import Array, dot, integer_like, largest, like, max_abs, namespace
 
 
 class Moments(NamedTuple):
@@ -100,7 +100,7 @@ class _Adaptive(Norm):
     def update(self, state: Moments, g: Array) -> Moments:
         """Return the state after another gradient ``g``, of shape (n,)."""
         xp = namespace(g)
-        finite = max_abs(g) < float(xp.finfo(g.dtype).max) ** 0.5  # False if it is not a number
+        finite = max_abs(g) < largest(g) ** 0.5  # False if it is not a number
         safe = xp.where(finite, g, xp.zeros_like(g))
         square = safe[:, None] * safe[None, :] if self.full else safe * safe
         t = state.t + xp.astype(finite, state.t.dtype)

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-import array_api_compat
-
-from .arrays import Array, namespace
+from .arrays import Array, device_of, indices_like, namespace
 from .structure import Structure
 
 
@@ -74,7 +72,7 @@ class Partition:
     def restrictions(self, u: Array) -> Array:
         """Return [u_1, ..., u_S], of shape (n, S): u where the entry is of group s, else 0."""
         xp, of_entry = namespace(u), self._group_of_entry(u)
-        groups = xp.arange(len(self), dtype=of_entry.dtype, device=array_api_compat.device(u))
+        groups = indices_like(u, len(self))
         return xp.where(of_entry[:, None] == groups[None, :], u[:, None], xp.zeros_like(u)[:, None])
 
     def spread(self, values: Array) -> Array:
@@ -82,9 +80,9 @@ class Partition:
         return namespace(values).take(values, self._group_of_entry(values), axis=0)
 
     def _group_of_entry(self, like: Array) -> Array:
-        xp, device = namespace(like), array_api_compat.device(like)
+        xp, place = namespace(like), {"dtype": namespace(like).int32, "device": device_of(like)}
         pieces = self._pieces
-        return xp.concat([xp.full((stop - start,), s, device=device) for start, stop, s in pieces])
+        return xp.concat([xp.full((stop - start,), s, **place) for start, stop, s in pieces])
 
 
 def canonical(structure: Structure) -> Partition:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-import array_api_compat
-
-from ..arrays import Array, namespace
+from ..arrays import Array, as_like, indices_like, namespace
 from .probes import Estimate, Matrix, as_arrays, check_count, vector_like
 
 
@@ -62,9 +60,8 @@ def diagonal_mass(
 
 def _unit_vectors(vector: Array, n: int, places: list[int]) -> Array:
     xp = namespace(vector)
-    device = array_api_compat.device(vector)
-    rows = xp.arange(n, device=device)[:, None]
-    return xp.astype(rows == xp.asarray(places, dtype=rows.dtype, device=device), vector.dtype)
+    rows = indices_like(vector, n)
+    return xp.astype(rows[:, None] == as_like(rows, places), vector.dtype)
 
 
 def wigner_diagonal_mass(d: int, ratio: float = 1.0) -> float:

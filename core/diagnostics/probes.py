@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-import array_api_compat
-
-from ..arrays import Array, is_array, like, namespace
+from ..arrays import Array, device_of, is_array, like, namespace
 from ..operators import Operator
 
 #: A symmetric matrix of shape (n, n): an operator view, or a dense array.
@@ -75,7 +73,7 @@ def signs(vector: Array, n: int, k: int, random: Random) -> Array:
     """Return an array of shape (n, k) of independent signs, like ``vector`` in all else."""
     xp = namespace(vector)
     draws = bytearray().join(random.randbytes(n) for _ in range(k))
-    numbers = xp.asarray(draws, dtype=xp.uint8, device=array_api_compat.device(vector))
+    numbers = xp.asarray(draws, dtype=xp.uint8, device=device_of(vector))
     positive = xp.reshape(numbers < 128, (k, n)).T
     return xp.where(positive, like(vector, 1.0), like(vector, -1.0))
 

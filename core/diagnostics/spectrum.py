@@ -6,9 +6,16 @@ import math
 from random import Random
 from typing import Literal, NamedTuple
 
-import array_api_compat
-
-from ..arrays import Array, eps, guarded_divide, identity_like, like, max_abs, namespace
+from ..arrays import (
+    Array,
+    device_of,
+    eps,
+    guarded_divide,
+    identity_like,
+    like,
+    max_abs,
+    namespace,
+)
 from .probes import Matrix, check_count, mean, sign_blocks, signs, vector_like
 
 Which = Literal["magnitude", "largest", "smallest"]
@@ -178,7 +185,7 @@ def spectral_density(
     sigma = xp.where(sigma > 0, sigma, xp.ones_like(sigma))
     if isinstance(points, int):
         check_count("points", points, 2)
-        unit = xp.linspace(0.0, 1.0, points, dtype=V.dtype, device=array_api_compat.device(V))
+        unit = xp.linspace(0.0, 1.0, points, dtype=V.dtype, device=device_of(V))
         places = (low - 4.0 * sigma) + unit * (high - low + 8.0 * sigma)
     else:
         places = points

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from ..arrays import Array, integer_like, like, max_abs, namespace
+from ..arrays import Array, integer_like, largest, like, max_abs, namespace
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 
@@ -108,16 +108,16 @@ def verdict(value: Array, grad: Array, gtol: float) -> Array:
     A value below minus the square root of the largest number is taken for unbounded.
     """
     xp = namespace(grad)
-    largest = max_abs(grad)
-    finite = xp.isfinite(value) & xp.isfinite(largest)
-    unbounded = value < -(float(xp.finfo(value.dtype).max) ** 0.5)
+    size = max_abs(grad)
+    finite = xp.isfinite(value) & xp.isfinite(size)
+    unbounded = value < -(largest(value) ** 0.5)
     status = xp.where(
-        largest <= gtol,
-        integer_like(largest, Status.CONVERGED),
+        size <= gtol,
+        integer_like(size, Status.CONVERGED),
         xp.where(
             unbounded,
-            integer_like(largest, Status.UNBOUNDED),
-            integer_like(largest, Status.RUNNING),
+            integer_like(size, Status.UNBOUNDED),
+            integer_like(size, Status.RUNNING),
         ),
     )
-    return xp.where(finite, status, integer_like(largest, Status.NOT_FINITE))
+    return xp.where(finite, status, integer_like(size, Status.NOT_FINITE))
