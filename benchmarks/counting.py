@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 import osculant
-from osculant.core.oracle import Oracle, Point
+from osculant.core.oracle import Oracle
 from osculant.problems import sum_of_squares
+from osculant.testing import Wrapped, WrappedPoint
 
 COST = {
     "value": 1 / 3,
@@ -29,6 +30,17 @@ COST = {
     "hvp": 2.0,
     "jvp": 2 / 3,
     "vjp": 2 / 3,
+}
+
+#: What each product of a point is charged as; those of third order have no price here.
+CHARGES = {
+    "hvp": ("hvp",),
+    "vhv": ("hvp",),
+    "ggn": ("jvp", "vjp"),
+    "vgv": ("jvp",),
+    "jvp": ("jvp",),
+    "vjp": ("vjp",),
+    "loss_hvp": (),  # of the sum of squares: 2 U
 }
 
 
@@ -93,84 +105,40 @@ class Ledger:
         return self.is_solved(f) or bool(np.max(np.abs(g)) <= 1e-6 * max(1.0, abs(f)))
 
 
-class CountingOracle(Oracle):
-    """An oracle that charges a ledger for what another one answers."""
-
-    def __init__(self, inner: Oracle, ledger: Ledger) -> None:
-        super().__init__(inner.structure)
-        self.inner, self.ledger = inner, ledger
-        self.products, self.flow = inner.products, inner.flow
-
-    def at(self, x: Any, *data: Any) -> CountingPoint:
-        self.ledger.spend("gradient")
-        inner = self.inner.at(x, *data)
-        self.ledger.see(float(inner.value), np.asarray(inner.grad))
-        return CountingPoint(self, inner)
-
-    def value(self, x: Any, *data: Any) -> Any:
-        self.ledger.spend("value")
-        value = self.inner.value(x, *data)
-        self.ledger.see(float(value))
-        return value
-
-
-class CountingPoint(Point):
+class CountingPoint(WrappedPoint):
     """A point of a :class:`CountingOracle`; k products at once are k products, for a matrix."""
 
     oracle: CountingOracle
 
-    def __init__(self, oracle: CountingOracle, inner: Point) -> None:
-        super().__init__(oracle)
-        self.inner = inner
-
-    def _charge(self, V: Any, *kinds: str) -> None:
-        for kind in kinds:
-            columns = 1 if V.ndim == 1 else V.shape[1]
+    def ask(self, product: str, *args: Any) -> Any:
+        V = args[0]
+        columns = 1 if V.ndim == 1 else V.shape[1]
+        for kind in CHARGES[product]:
             # As many columns as rows: a dense matrix, as those that peers ask for.
             self.oracle.ledger.spend(kind, columns, dense=1 < columns == V.shape[0])
+        return super().ask(product, *args)
 
-    @property
-    def value(self) -> Any:
-        return self.inner.value
 
-    @property
-    def grad(self) -> Any:
-        return self.inner.grad
+class CountingOracle(Wrapped):
+    """An oracle that charges a ledger for what another one answers."""
 
-    @property
-    def outputs(self) -> Any:
-        return self.inner.outputs
+    point = CountingPoint
 
-    @property
-    def loss_grad(self) -> Any:
-        return self.inner.loss_grad
+    def __init__(self, inner: Oracle, ledger: Ledger) -> None:
+        super().__init__(inner)
+        self.ledger = ledger
 
-    def hvp(self, V: Any) -> Any:
-        self._charge(V, "hvp")
-        return self.inner.hvp(V)
+    def at(self, x: Any, *data: Any) -> WrappedPoint:
+        self.ledger.spend("gradient")
+        point = super().at(x, *data)
+        self.ledger.see(float(point.value), np.asarray(point.grad))
+        return point
 
-    def vhv(self, V: Any) -> Any:
-        self._charge(V, "hvp")
-        return self.inner.vhv(V)
-
-    def ggn(self, V: Any) -> Any:
-        self._charge(V, "jvp", "vjp")
-        return self.inner.ggn(V)
-
-    def vgv(self, V: Any) -> Any:
-        self._charge(V, "jvp")
-        return self.inner.vgv(V)
-
-    def jvp(self, V: Any) -> Any:
-        self._charge(V, "jvp")
-        return self.inner.jvp(V)
-
-    def vjp(self, U: Any) -> Any:
-        self._charge(U, "vjp")
-        return self.inner.vjp(U)
-
-    def loss_hvp(self, U: Any) -> Any:  # of the sum of squares: 2 U
-        return self.inner.loss_hvp(U)
+    def value(self, x: Any, *data: Any) -> Any:
+        self.ledger.spend("value")
+        value = super().value(x, *data)
+        self.ledger.see(float(value))
+        return value
 
 
 class Problem:

@@ -22,8 +22,9 @@ import numpy as np
 import optree
 
 import osculant
-from osculant.core.oracle import Oracle, Point
+from osculant.core.oracle import Oracle
 from osculant.problems import mlp
+from osculant.testing import Wrapped, WrappedPoint
 
 WIDTHS = (784, 120, 50, 10)  # 100,760 parameters
 
@@ -38,12 +39,22 @@ SOLVERS: dict[str, Any] = {
 }
 
 
-class Timed(Oracle):
+class TimedPoint(WrappedPoint):
+    """A point of a :class:`Timed` oracle."""
+
+    oracle: Timed
+
+    def ask(self, product: str, *args: Any) -> Any:
+        return self.oracle.measure(product, super().ask, product, *args)
+
+
+class Timed(Wrapped):
     """An oracle that notes how long another one takes, and how often it is asked."""
 
+    point = TimedPoint
+
     def __init__(self, inner: Oracle) -> None:
-        super().__init__(inner.structure)
-        self.inner, self.products, self.flow = inner, inner.products, inner.flow
+        super().__init__(inner)
         self.seconds, self.calls = 0.0, Counter[str]()
 
     def measure(self, kind: str, call: Any, *args: Any) -> Any:
@@ -53,38 +64,16 @@ class Timed(Oracle):
         self.calls[kind] += 1
         return result
 
-    def at(self, x: Any, *data: Any) -> TimedPoint:
-        def linearise() -> Point:
-            pt = self.inner.at(x, *data)
+    def at(self, x: Any, *data: Any) -> WrappedPoint:
+        def linearise() -> WrappedPoint:
+            pt = super(Timed, self).at(x, *data)
             pt.grad  # noqa: B018  (it may be made on demand)
             return pt
 
-        return TimedPoint(self, self.measure("gradient", linearise))
+        return self.measure("gradient", linearise)
 
     def value(self, x: Any, *data: Any) -> Any:
-        return self.measure("value", self.inner.value, x, *data)
-
-
-class TimedPoint(Point):
-    """A point of a :class:`Timed` oracle."""
-
-    def __init__(self, oracle: Timed, inner: Point) -> None:
-        super().__init__(oracle)
-        self.timed, self.inner = oracle, inner
-
-    @property
-    def value(self) -> Any:
-        return self.inner.value
-
-    @property
-    def grad(self) -> Any:
-        return self.inner.grad
-
-    def hvp(self, V: Any) -> Any:
-        return self.timed.measure("hvp", self.inner.hvp, V)
-
-    def ggn(self, V: Any) -> Any:
-        return self.timed.measure("ggn", self.inner.ggn, V)
+        return self.measure("value", super().value, x, *data)
 
 
 def problem(backend: str, batch: int) -> tuple[Oracle, Any, tuple[Any, ...]]:

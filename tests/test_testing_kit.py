@@ -4,10 +4,12 @@ import re
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import osculant
 import osculant.testing.__main__ as command
 from osculant.core.oracle import Product
 from osculant.core.structure import Structure
@@ -22,6 +24,8 @@ from osculant.testing import (
     Result,
     Scenario,
     Subject,
+    Wrapped,
+    WrappedPoint,
     cases,
     check_oracle,
 )
@@ -278,3 +282,47 @@ def test_the_documentation_runs(capsys) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(code, "docs/conformance.md", "exec"), {"__name__": "conformance"})
     assert "hvp_symmetric" in capsys.readouterr().out
+
+
+# Wrapping ----------------------------------------------------------------------------------
+
+
+def test_wrapped_point_asks_for_each_product_and_passes_the_answers_on() -> None:
+    asked = []
+
+    class Listening(WrappedPoint):
+        def ask(self, product: str, *args: Any) -> Any:
+            asked.append(product)
+            return super().ask(product, *args)
+
+    scenario = SCENARIOS["softmax"]
+    _, model, loss = scenario.objective
+    oracle = osculant.oracle(model=model, loss=loss, params=scenario.here.params)
+    wrapped = Wrapped(oracle)
+    wrapped.point = Listening
+    x, data = scenario.here.x, scenario.here.data
+    theirs, ours = oracle.at(x, *data), wrapped.at(x, *data)
+    for name in ("value", "grad", "outputs", "output_shape", "loss_grad"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert asked == []
+    arguments = {name: (x,) for name in ("hvp", "vhv", "ggn", "vgv", "jvp", "third")}
+    arguments |= {"vjp": (ours.outputs,), "loss_hvp": (ours.outputs,)}
+    arguments |= {"dhvp": (x, x), "taylor": (x, 2)}
+    for name, args in arguments.items():
+        np.testing.assert_array_equal(getattr(ours, name)(*args), getattr(theirs, name)(*args))
+    assert asked == list(arguments)
+    assert {*arguments, "grad"} >= set(Product)
+
+
+def test_wrapped_oracle_is_held_as_the_one_inside() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(), torch.nn.BatchNorm1d(8))
+    oracle = osculant.oracle(model=net, loss=lambda z, t: ((z - t) ** 2).sum())
+    wrapped, inputs = Wrapped(oracle), torch.ones(4, 3)
+    x = wrapped.ravel(dict(net.named_parameters()))
+    values = []
+    for each in (oracle, wrapped):
+        with each.held(5):
+            values.append(float(each.value(x, inputs, torch.zeros(4, 8))))
+    assert values[0] == values[1]
+    assert list(wrapped.buffers) == list(oracle.buffers) != []

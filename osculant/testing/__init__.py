@@ -3,7 +3,8 @@
 :func:`check_oracle` does it in one call, :func:`cases` one test at a time. Laws are in
 :mod:`~osculant.testing.checks`, functions with closed forms in
 :mod:`~osculant.testing.scenarios`, and oracles that are wrong on purpose, to prove that each
-law can fail, in :mod:`~osculant.testing.mutants`.
+law can fail, in :mod:`~osculant.testing.mutants`. :class:`Wrapped` is an oracle around another
+one, to count or time what a solver asks for.
 """
 
 from .checks import LAWS as LAWS
@@ -21,3 +22,5 @@ from .reference import compose as compose
 from .scenarios import SCENARIOS as SCENARIOS
 from .scenarios import Scenario as Scenario
 from .subject import Subject as Subject
+from .wrapped import Wrapped as Wrapped
+from .wrapped import WrappedPoint as WrappedPoint
