@@ -261,24 +261,3 @@ def test_two_solvers_agree_on_what_was_measured(name, start):
     )
     for result in (first, second):
         assert result.fun == pytest.approx(problem.lowest, rel=1e-10, abs=1e-10)
-
-
-@pytest.mark.parametrize("name", EXTRA)
-def test_larger_gradients_are_the_differences(name):
-    problem = EXTRA[name]
-    x = problem.starts()["perturbed"]
-    oracle = osculant.oracle(problem.fun, x)
-    v = np.random.default_rng(3).standard_normal(problem.n)
-    h = 1e-6
-    difference = (oracle.value(x + h * v) - oracle.value(x - h * v)) / (2 * h)
-    assert oracle.at(x).grad @ v == pytest.approx(difference, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", EXTRA)
-def test_larger_functions_run_on_the_strict_namespace(name):
-    xp = pytest.importorskip("array_api_strict")
-    problem = EXTRA[name]
-    x = problem.starts()["perturbed"]
-    value = problem.fun(xp.asarray(x))
-    assert value.shape == ()
-    assert float(value) == pytest.approx(float(problem.fun(x)), rel=1e-12)
