@@ -326,6 +326,11 @@ class JaxPoint(Point):
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
         return _taylor(self.oracle, order, self._place, v)
 
+    def third(self, V: Array) -> Array:
+        """Return D^3 f[v, v, v] for each column v of V, all in one program."""
+        self._check(Product.THIRD, V)
+        return _taylor(self.oracle, 3, self._place, V)[3]
+
     def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
         return product(V)  # what is compiled below takes columns too
 
@@ -466,15 +471,21 @@ def _dhvp(oracle: JaxOracle, place: Place, v: Array, W: Array) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _taylor(oracle: JaxOracle, order: int, place: Place, v: Array) -> list[Array]:
-    """Return the derivatives at t = 0 of f(x + t v), by nested jvp: jet lacks many rules."""
+def _taylor(oracle: JaxOracle, order: int, place: Place, V: Array) -> list[Array]:
+    """Return the derivatives at t = 0 of f(x + t v), by nested jvp: jet lacks many rules.
+
+    Each is 0-d for V of shape (n,), and of shape (k,) for (n, k). What the levels have in common
+    the compiler evaluates once.
+    """
+    if V.ndim == 2:
+        return jax.vmap(partial(_taylor, oracle, order, place), in_axes=1)(V)
     x, data = place
     t = jnp.zeros((), dtype=x.dtype)
 
     def derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 
-    functions: list[Callable[[Array], Array]] = [lambda t: _fun(oracle, data, x + t * v)]
+    functions: list[Callable[[Array], Array]] = [lambda t: _fun(oracle, data, x + t * V)]
     for _ in range(order):
         functions.append(derivative(functions[-1]))
     return [function(t) for function in functions]

@@ -30,7 +30,7 @@ from ..core.oracle import (
     check_outputs,
     check_scalar,
 )
-from ..core.structure import Structure
+from ..core.structure import Leaves, Structure
 
 
 def make_oracle(objective: Objective, params: Any) -> TorchOracle:
@@ -313,11 +313,11 @@ class TorchPoint(Point):
         _refuse_once_differentiable(self._first[1])
         return self._first
 
-    def _hvp(self, v: Array) -> Array:
+    def _hvp(self, v: Array | Leaves) -> Array:
         _, g = self._second
         return self._join(_pull(g, self._leaves, self._split(v)))
 
-    def _jvp(self, v: Array) -> Array:
+    def _jvp(self, v: Array | Leaves) -> Array:
         u, g = self._second
         return self._join(_pull(g, [u], self._split(v)))
 
@@ -338,22 +338,32 @@ class TorchPoint(Point):
 
     @torch.inference_mode(False)
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
-        """Differentiate along ``v``, again and again, in the graph that is there."""
+        """Differentiate along ``v``, again and again, by the tensors that move alone.
+
+        The k-th gradient by them, D^k f[v, ..., v, .], starts from the graph of the first.
+        """
         _refuse_fused_norms([self._value])
-        direction = self._split(v.detach())
-        term, terms = self._value, [self.value]
-        for _ in range(order):
-            seed = torch.ones_like(term.detach())
-            slope = _pull([term], self._leaves, [seed], create_graph=True)
-            _refuse_once_differentiable(slope)
-            term = torch.stack(
-                [torch.sum(d * t) for d, t in zip(slope, direction, strict=True)]
-            ).sum()
-            terms.append(term.detach().clone())
+        _, g = self._second
+        moving = self.oracle.structure.moving(v.detach())
+        places = [i for i, d in enumerate(moving) if d is not None]
+        leaves, direction = [self._leaves[i] for i in places], [moving[i] for i in places]
+        slope: Sequence[Array] = [g[i] for i in places]
+        terms = [self.value]
+        for k in range(1, order + 1):
+            parts = [torch.sum(d.detach() * t) for d, t in zip(slope, direction, strict=True)]
+            terms.append(sum(parts, torch.zeros_like(terms[0])))
+            if k < order:
+                slope = _pull(slope, leaves, direction, create_graph=k + 1 < order)
+                _refuse_once_differentiable(slope)
         return terms
 
-    def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
+    def _columns(self, product: Callable[[Any], Array], V: Array) -> Array:
         _ = self._first  # records outside vmap
+        if product in (self._hvp, self._jvp) and V.shape[1]:
+            moving = self.oracle.structure.moving
+            if moving(V[:, 0]).count(None) > len(self._leaves) / 2:
+                rows = [product(moving(V[:, j])) for j in range(V.shape[1])]
+                return torch.stack(rows, dim=1)
         try:
             rows = torch.vmap(product, in_dims=1)(V)
         except RuntimeError as error:
@@ -362,8 +372,8 @@ class TorchPoint(Point):
             return super()._columns(product, V)
         return rows.T.contiguous()
 
-    def _split(self, v: Array) -> list[Array]:
-        return self.oracle.structure.split(v)
+    def _split(self, v: Array | Leaves) -> Leaves:
+        return v if isinstance(v, list) else self.oracle.structure.split(v)
 
     def _like_z(self, w: Array) -> Array:
         return w.reshape(self._z.shape)
@@ -375,12 +385,16 @@ class TorchPoint(Point):
 def _pull(
     outputs: Sequence[Array],
     inputs: Sequence[Array],
-    cotangents: Sequence[Array],
+    cotangents: Sequence[Array | None],
     *,
     create_graph: bool = False,
 ) -> Sequence[Array]:
-    """Return the cotangents of ``inputs``: zeros where nothing depends on them. Keeps the graph."""
-    live = [(y, t) for y, t in zip(outputs, cotangents, strict=True) if y.requires_grad]
+    """Return the cotangents of ``inputs``: zeros where nothing depends on them. Keeps the graph.
+
+    What has the cotangent None is passed over.
+    """
+    pairs = zip(outputs, cotangents, strict=True)
+    live = [(y, t) for y, t in pairs if t is not None and y.requires_grad]
     if not live:
         return [torch.zeros_like(x) for x in inputs]
     try:

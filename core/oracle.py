@@ -174,7 +174,7 @@ class Point(ABC):
     A backend supplies :attr:`value`, :attr:`grad` and whichever of ``_hvp``, ``_jvp``, ``_vjp``,
     ``_loss_hvp`` and ``_third`` it has, each for one vector, and declares them in
     ``oracle.products``. The k-at-once forms, the quadratic and cubic forms, Taylor coefficients
-    and Gauss-Newton are derived from these.
+    and Gauss-Newton are derived from these; with ``_taylor`` it may have the cubic ones for less.
 
     Parameters
     ----------
@@ -229,8 +229,10 @@ class Point(ABC):
         raise self._unavailable(Product.THIRD)
 
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
-        """Return f, D f[v], ..., D^order f[v, ..., v], each 0-d, for an order above 3."""
-        raise self._unavailable(Product.THIRD, f"to order {order}")
+        """Return f, D f[v], ..., D^order f[v, ..., v], each 0-d, for an order of 3 or more."""
+        if order > 3:
+            raise self._unavailable(Product.THIRD, f"to order {order}")
+        return [*self.taylor(v, 2), dot(v, self._third(v)(v))]
 
     def _ggn(self, v: Array) -> Array:
         return self._vjp(self._loss_hvp(self._jvp(v)))
@@ -283,7 +285,7 @@ class Point(ABC):
         """
         self._check(Product.THIRD, V)
         if V.ndim == 1:
-            return dot(V, self._third(V)(V))
+            return self._taylor(V, 3)[3]
         return namespace(V).stack([self.third(V[:, j]) for j in range(V.shape[1])])
 
     def dhvp(self, v: Array, W: Array) -> Array:
@@ -303,12 +305,12 @@ class Point(ABC):
         """
         if order < 0:
             raise ValueError(f"order is {order}; it must not be negative")
-        if order > 3:
+        if order > 2:
             self._check(Product.THIRD, v, columns=False)
             return tuple(self._taylor(v, order))
         self._check(Product.GRAD, v, columns=False)
         terms = [lambda: self.value, lambda: dot(self.grad, v), lambda: self.vhv(v)]
-        return tuple(term() for term in [*terms, lambda: self.third(v)][: order + 1])
+        return tuple(term() for term in terms[: order + 1])
 
     @property
     def H(self) -> Operator:

@@ -183,7 +183,10 @@ class RegularizedPoint(Point):
         return lambda w: self._base.dhvp(v, w)
 
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
-        return [*super().taylor(v, 2), *self._base.taylor(v, order)[3:]]
+        f, slope, curvature, *higher = self._base.taylor(v, order)
+        f = f + self.oracle.quadratic(self._x) / 2
+        slope = slope + dot(self.oracle.decay(self._x), v)
+        return [f, slope, curvature + self.oracle.quadratic(v), *higher]
 
     def _columns(self, product: Callable[[Array], Array], V: Array) -> Array:
         return product(V)

@@ -14,6 +14,9 @@ import optree
 
 from .arrays import Array, is_array, namespace
 
+#: A vector by tensor; None for one that is all zeros.
+Leaves = list[Array | None]
+
 
 class Trees(NamedTuple):
     """How a framework walks its pytrees."""
@@ -136,6 +139,13 @@ class Structure:
             xp.reshape(vector[where], shape)
             for where, shape in zip(self._slices, self.shapes, strict=True)
         ]
+
+    def moving(self, v: Array) -> Leaves:
+        """Return the leaves of ``v``, None for those that are all zeros. Waits for the device.
+
+        A derivative along v involves only the tensors in which v moves.
+        """
+        return [leaf if bool(self.xp.any(leaf != 0)) else None for leaf in self.split(v)]
 
     def join(self, leaves: Sequence[Array], *, copy: bool = False) -> Array:
         """Return ``leaves`` as one vector, the inverse of :meth:`split`."""

@@ -11,6 +11,7 @@ import pytest
 import osculant
 from osculant import multicomplex
 from osculant.core.arrays import namespace
+from osculant.core.partition import canonical
 from osculant.testing.mutants import MUTANTS
 
 LAYERS, WIDTH, BATCH = 24, 128, 16
@@ -169,6 +170,33 @@ def test_cost_in_forward_passes(meter_of: Any) -> None:
     assert 5 < cost(point.vhv, v) <= 6
     assert 3 < cost(point.ggn, v) <= 4
     assert 1 < cost(point.vgv, v) <= 2
+
+
+@pytest.mark.parametrize(
+    ("meter_of", "most", "along_a_tensor"),
+    [(NumpyMeter, 8, 4), (TapeMeter, 8, 4), (TorchMeter, 20, 3.1), (JaxMeter, 9, 9)],
+)
+def test_third_order_in_forward_passes(meter_of: Any, most: float, along_a_tensor: float) -> None:
+    """A forward sweep to order 3; PyTorch's differentiates its graph twice more instead."""
+    meter = meter_of()
+    oracle, x, v, data = _problem(meter)
+    point = oracle.at(x, *data)
+    _ = point.grad
+    assert 5 < meter.flops(point.third, v) / FORWARD <= most
+    U = canonical(oracle.structure).restrictions(v)
+    assert meter.flops(point.third, U) / LAYERS / FORWARD <= along_a_tensor
+
+
+@pytest.mark.parametrize("meter_of", [NumpyMeter, TapeMeter, TorchMeter])
+def test_products_along_single_tensors_leave_out_the_others(meter_of: Any) -> None:
+    """Half of the tangents, on average, and half of what they enter; JAX's sweeps are whole."""
+    meter = meter_of()
+    oracle, x, v, data = _problem(meter)
+    point = oracle.at(x, *data)
+    _ = point.grad
+    U = canonical(oracle.structure).restrictions(v)
+    assert meter.flops(point.hvp, U) / LAYERS / FORWARD < 3.5
+    assert meter.flops(point.jvp, U) / LAYERS / FORWARD < 0.7
 
 
 @pytest.mark.parametrize("meter_of", [NumpyMeter, TorchMeter])

@@ -90,6 +90,34 @@ def test_summaries_are_contractions(support: Support, dtype: str, name: str) -> 
         )
 
 
+@pytest.mark.parametrize("support", PRESENT, ids=str)
+def test_products_along_single_tensors_are_those_of_any_vector(support: Support) -> None:
+    """One along which nothing moves included: what is left out of a sweep is zero."""
+    with support.context():
+
+        def own(array: np.ndarray) -> Any:
+            return support.convert(np.asarray(array, "float64"))
+
+        def model(params: Any, inputs: Any) -> Any:
+            xp = namespace(params["w"])
+            return xp.tanh(xp.matmul(inputs, params["w"]) + params["b"]) * params["c"]
+
+        def loss(outputs: Any, targets: Any) -> Any:
+            return namespace(outputs).sum((outputs - targets) ** 4)
+
+        params = {"b": own([0.3, -0.2]), "c": own([1.5, 0.4]), "w": own([[0.5, 0.1], [-0.4, 0.9]])}
+        oracle = osculant.oracle(model=model, loss=loss, params=params)
+        x, u = oracle.ravel(params), own([1.0, -0.5, 2.0, 0.3, 0.0, 0.0, 0.0, 0.0])
+        point = oracle.at(x, own([[1.0, 2.0], [0.5, -1.0]]), own([[0.1, 0.4], [0.2, -0.3]]))
+        U = canonical(oracle.structure).restrictions(u)
+        for product in (point.hvp, point.jvp):
+            expected = [to_numpy(product(U[:, s])) for s in range(3)]
+            np.testing.assert_allclose(to_numpy(product(U)).T, expected, rtol=1e-13, atol=1e-14)
+        T = [to_numpy(U[:, s]) @ to_numpy(point.dhvp(U[:, s], U[:, s])) for s in range(3)]
+        np.testing.assert_allclose(to_numpy(point.third(U)), T, rtol=1e-11)
+        assert T[0] and T[1] and not T[2]
+
+
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_summary_adds_up_to_the_taylor_term(name: str) -> None:
     here = at(BACKENDS[0], "float64")

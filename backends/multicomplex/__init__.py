@@ -137,7 +137,8 @@ class Perturbation:
     leaves : sequence of array
         x, in pieces.
     directions : sequence of sequence of array
-        Each v_j in the same pieces. One and the same object twice shares parts (``array.py``).
+        Each v_j in the same pieces, None for one of zeros, which costs nothing. One and the same
+        object twice shares parts (``array.py``).
     h : float, optional
         By default :func:`step`.
     """
@@ -145,7 +146,7 @@ class Perturbation:
     def __init__(
         self,
         leaves: Sequence[Array],
-        directions: Sequence[Sequence[Array]],
+        directions: Sequence[Sequence[Array | None]],
         h: float | None = None,
     ) -> None:
         self.h = step(leaves[0], len(directions)) if h is None else h
@@ -160,9 +161,12 @@ class Perturbation:
                 parts[1 << j] = moves[id(v)][1][i]
             self.arguments.append(Multicomplex(parts))
 
-    def _move(self, v: Sequence[Array]) -> tuple[Array, list[Array]]:
-        scale = unit_scale(v)
-        return scale, [leaf / scale * self.h for leaf in v]
+    def _move(self, v: Sequence[Array | None]) -> tuple[Any, Sequence[Array | None]]:
+        moving = [leaf for leaf in v if leaf is not None]
+        if not moving:
+            return 1.0, v
+        scale = unit_scale(moving)
+        return scale, [None if leaf is None else leaf / scale * self.h for leaf in v]
 
     def derivative(self, result: Any, order: int) -> Array:
         """Return the derivative in the first ``order`` directions of a function's result."""

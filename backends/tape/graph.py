@@ -207,11 +207,16 @@ class Tape:
 
     # Tangent: J t -------------------------------------------------------------------------
 
-    def tangent(self, seeds: Sequence[Array]) -> list[Array]:
-        """Return the tangent of every node by slot, for these tangents of the inputs."""
+    def tangent(self, seeds: Sequence[Array | None]) -> list[Array | None]:
+        """Return the tangent of every node by slot, for these tangents of the inputs.
+
+        None stands for zero, and nothing is computed of it.
+        """
         tangents = list(seeds)
         for node in self._nodes:
-            tangents.append(node.rule.tangent(self.xp, node, _of_parents(node, tangents)))
+            of_parents = _of_parents(node, tangents)
+            moves = not of_parents or any(t is not None for t in of_parents)
+            tangents.append(node.rule.tangent(self.xp, node, of_parents) if moves else None)
         return tangents
 
     # Reverse: J' g ------------------------------------------------------------------------
@@ -237,12 +242,14 @@ class Tape:
 
     # Tangent of reverse: J' g' + (d/dt J)' g -----------------------------------------------
 
-    def tangent_of_reverse(self, tangents: Sequence[Array], seed: Array | None) -> list[Array]:
+    def tangent_of_reverse(
+        self, tangents: Sequence[Array | None], seed: Array | None
+    ) -> list[Array]:
         """Return the derivative of the inputs' cotangents, as these move along ``tangents``.
 
         Parameters
         ----------
-        tangents : list of array
+        tangents : list of array or None
             What :meth:`tangent` returned.
         seed : array or None
             Derivative of the output's cotangent; None if that is constant.
@@ -278,5 +285,5 @@ class Tape:
         ]
 
 
-def _of_parents(node: Node, tangents: Sequence[Array]) -> list[Array]:
+def _of_parents(node: Node, tangents: Sequence[Array | None]) -> list[Array | None]:
     return [None if parent is None else tangents[parent.slot] for parent in node.parents]

@@ -17,7 +17,7 @@ from ...core.oracle import (
     check_outputs,
     check_scalar,
 )
-from ...core.structure import Structure
+from ...core.structure import Leaves, Structure
 from .. import multicomplex
 from .graph import Tape
 from .record import check_tape, is_traced, plain
@@ -154,9 +154,9 @@ class TapePoint(Point):
             return self._loss_cotangents
         return self._model.reverse(self._loss_cotangents[0], keep=True)
 
-    def _hvp(self, v: Array) -> Array:
+    def _hvp(self, v: Array | Leaves) -> Array:
         _ = self._cotangents  # the sweeps below need them on the tapes
-        seeds = self._structure.split(v)
+        seeds = self._split(v)
         tangents = []
         for tape in self._tapes:
             tangents.append(tape.tangent(seeds))
@@ -167,9 +167,10 @@ class TapePoint(Point):
             seed = cotangents[0]
         return self._structure.join(cotangents, copy=True)
 
-    def _jvp(self, v: Array) -> Array:
-        tangents = self._model.tangent(self._structure.split(v))
-        return self._flat(tangents[self._model.output.slot])
+    def _jvp(self, v: Array | Leaves) -> Array:
+        output = self._model.output
+        tangent = self._model.tangent(self._split(v))[output.slot]
+        return self._flat(output.spec.zeros(self._xp) if tangent is None else tangent)
 
     def _vjp(self, u: Array) -> Array:
         return self._structure.join(self._model.reverse(self._like_outputs(u)), copy=True)
@@ -194,10 +195,18 @@ class TapePoint(Point):
 
     def _taylor(self, v: Array, order: int) -> Sequence[Array]:
         """Return the derivatives along ``v`` by one multicomplex forward pass."""
-        structure = self._structure
-        tree, direction = (structure.build(each) for each in (self._leaves, structure.split(v)))
-        fun = self.oracle.objective.__call__
-        return multicomplex.taylor(fun, tree, direction, order, data=self._data)
+        moved = multicomplex.Perturbation(self._leaves, [self._structure.moving(v)] * order)
+        value = self.oracle.objective(self._structure.build(moved.arguments), *self._data)
+        return [moved.derivative(value, k) for k in range(order + 1)]
+
+    def _columns(self, product: Callable[[Any], Array], V: Array) -> Array:
+        if product not in (self._hvp, self._jvp):
+            return super()._columns(product, V)
+        columns = [product(self._structure.moving(V[:, j])) for j in range(V.shape[1])]
+        return self._xp.stack(columns, axis=1)
+
+    def _split(self, v: Array | Leaves) -> Leaves:
+        return v if isinstance(v, list) else list(self._structure.split(v))
 
     def _flat(self, outputs: Array) -> Array:
         return self._xp.asarray(self._xp.reshape(outputs, (-1,)), copy=True)

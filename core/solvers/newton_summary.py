@@ -131,7 +131,8 @@ class NewtonSummary(Solver):
     Notes
     -----
     A summary costs S Hessian products (or S Jacobian ones) and, with ``lam_int``, S third
-    derivatives; where the curvature has a sample of its own
+    derivatives, all along vectors that are zero outside a group, which NumPy's, CuPy's and
+    PyTorch's sweeps make use of; where the curvature has a sample of its own
     (:class:`~osculant.core.samples.Samples`), also a gradient, and gbar, Hbar and D are all of that
     sample. That is worth it on batches: along a u that has seen the batch, g'u is too large. Every
     step costs a gradient. S vectors of length n are held at a time.
