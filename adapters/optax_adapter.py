@@ -57,7 +57,8 @@ def from_solver(
 
     def init(params: Any) -> Any:
         oracle = jax_backend.make_oracle(given, params)
-        return solver.init(oracle, oracle.ravel(params))._replace(x=None)
+        state = solver.init(oracle, oracle.ravel(params))._replace(x=None)
+        return oracle.flow.own(state)  # a jitted training step may donate it
 
     def update(
         updates: Any,

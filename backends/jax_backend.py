@@ -169,14 +169,25 @@ class JaxFlow(Flow):
         """Return all rows."""
         return rows
 
-    def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
+    def jit(
+        self,
+        function: Callable[..., S],
+        static: tuple[int, ...] = (),
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., S]:
         """Return ``function`` compiled; the same one for the same arguments."""
-        return _jit(function, static)
+        return _jit(function, static, donate)
+
+    def own(self, tree: S) -> S:
+        """Return copies of the arrays in ``tree``."""
+        return jax.tree.map(jnp.copy, tree)
 
 
 @lru_cache(maxsize=256)
-def _jit(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
-    return jax.jit(function, static_argnums=static)
+def _jit(
+    function: Callable[..., Any], static: tuple[int, ...], donate: tuple[int, ...]
+) -> Callable[..., Any]:
+    return jax.jit(function, static_argnums=static, donate_argnums=donate)
 
 
 class JaxOracle(Oracle):

@@ -58,7 +58,12 @@ class Flow:
         """
         return rows[: max(int(count), 1), ...]
 
-    def jit(self, function: Callable[..., S], static: tuple[int, ...] = ()) -> Callable[..., S]:
+    def jit(
+        self,
+        function: Callable[..., S],
+        static: tuple[int, ...] = (),
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., S]:
         """Return ``function`` compiled where the framework compiles; here, as it is.
 
         Parameters
@@ -66,8 +71,15 @@ class Flow:
         function : callable
         static : tuple of int
             Positions of the hashable arguments that are not arrays.
+        donate : tuple of int
+            Positions of arguments whose memory the results may take, after which they are gone:
+            what the function returned itself, and nobody else holds, or what :meth:`own` returned.
         """
         return function
+
+    def own(self, tree: S) -> S:
+        """Return ``tree`` in arrays that are nobody else's, nor twice in it, to be donated."""
+        return tree
 
 
 EAGER = Flow()

@@ -1,7 +1,6 @@
 """Training: where batches come from, what ends a run, what is measured, what goes wrong."""
 
 import csv
-import gc
 import io
 import math
 
@@ -344,54 +343,6 @@ def test_where_the_last_loss_was_not_finite_is_not_returned():
     solution = osculant.fit(oracle, start, [data] * 2, solver=osculant.SGD(learning_rate=1e200))
     np.testing.assert_array_equal(solution.x, start)
     assert solution.fun == loss(start, *data)
-
-
-# Compilation and memory --------------------------------------------------------------------
-
-
-def test_the_step_is_compiled_once():
-    pytest.importorskip("jax", reason="JAX is not installed")
-    traces = []
-
-    def fun(w, X, y):
-        traces.append(X.shape)
-        return loss(w, X, y)
-
-    _, start, data = problem(osculant.backends.get("jax"))
-    oracle = osculant.oracle(fun, start)
-
-    def run(**options):
-        before = len(traces)
-        batches = osculant.Batches(data, 16, drop_last=options.pop("drop_last", True))
-        osculant.fit(oracle, start, batches, solver="trust-region", **options)
-        return len(traces) - before
-
-    once = run(steps=1)
-    assert once > 0
-    assert run(epochs=5) == 0
-    assert run(epochs=2, evaluation=lambda w: 0.0, seed=3) == 0
-    oracle = osculant.oracle(fun, start)  # an equal one
-    assert run(epochs=2) == 0
-
-
-@pytest.mark.parametrize("solver", ["trust-region", "newton-krylov", "lbfgs", "adam"])
-def test_memory_is_flat_over_a_thousand_steps_on_torch(solver):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    oracle, start, data = problem(osculant.backends.get("torch"))
-    alive = []
-
-    def count(intermediate_result):
-        if intermediate_result.nit in (10, 500, 1000):
-            alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
-
-    gc.collect()
-    gc.disable()  # what only a collection would free has a cycle
-    try:
-        batches = osculant.Batches(data, 16)
-        osculant.fit(oracle, start, batches, solver=solver, steps=1000, callback=count)
-    finally:
-        gc.enable()
-    assert len(set(alive)) == 1 and len(alive) == 3
 
 
 @pytest.mark.parametrize("data", [np.ones(3), (np.ones(3), 2.0), ([1.0], [2.0])])

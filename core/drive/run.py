@@ -67,13 +67,24 @@ class _Report(NamedTuple):
     move: Move | None
 
 
+#: What of a state the loops hold on to after the next step; the rest is donated to it.
+_KEPT = ("x", "value", "grad")
+
+
 def _advance(
-    solver: Solver, oracle: Oracle, measure: bool, gtol: Array, state: Any, *data: Any
+    solver: Solver,
+    oracle: Oracle,
+    measure: bool,
+    gtol: Array,
+    kept: dict[str, Array],
+    rest: Any,
+    *data: Any,
 ) -> tuple[Any, _Report]:
     """Step, and reduce what the host wants to know to scalars, in one compiled call.
 
     The tolerance is an argument, not a part of the solver, so that another one compiles nothing.
     """
+    state = rest._replace(**kept)
     new = replace(solver, gtol=gtol).step(oracle, state, *data)
     columns = {"fun": new.value, "grad_norm": norm(new.grad), **solver.report(new)}
     move = Move(norm(new.x - state.x), norm(new.x)) if measure else None
@@ -111,9 +122,12 @@ class Run:
     ) -> None:
         check_start(oracle, x, solver)
         self.oracle, self.solver, self.callback = oracle, replace(solver, gtol=0.0), callback
-        self._advance = oracle.flow.jit(_advance, static=(0, 1, 2)) if jit else _advance
+        self._donates = jit and callback is None  # a callback may keep the states it is shown
+        donate = (5,) if self._donates else ()
+        self.compiled = oracle.flow.jit(_advance, (0, 1, 2), donate) if jit else _advance
         self._measure = measure
         self.state = self.solver.init(oracle, x)
+        self._made: Any = None  # the state that the last step returned, whose arrays are its own
         self.stop_within(gtol)
         self._began = time.monotonic()
         self.spent = dict.fromkeys(COST, 0)  # by the loop itself, beside the solver
@@ -150,11 +164,24 @@ class Run:
         """Count an evaluation, one of the fields of Counts, that the loop itself has made."""
         self.spent[kind] += 1
 
+    def parted(self) -> tuple[dict[str, Array], Any]:
+        """Return what is kept of the state, and the rest, which the next step may take.
+
+        Of a state that was not made by the last step the rest is copied: it may share arrays.
+        """
+        kept = {name: getattr(self.state, name) for name in _KEPT}
+        rest = self.state._replace(**dict.fromkeys(_KEPT))
+        if self._donates and self.state is not self._made:
+            rest = self.oracle.flow.own(rest)
+        return kept, rest
+
     def advance(self, *data: Any) -> Status:
         """Step on ``data``, and enter it into the history unless its start had converged."""
-        self.state, report = self._advance(
-            self.solver, self.oracle, self._measure, self._gtol, self.state, *data
+        kept, rest = self.parted()
+        self.state, report = self.compiled(
+            self.solver, self.oracle, self._measure, self._gtol, kept, rest, *data
         )
+        self._made = self.state
         status = Status(int(report.status))
         if status is Status.CONVERGED:
             if not self._never:
