@@ -29,6 +29,7 @@ from ..tape.active import Active
 from ..tape.graph import Spec
 from ..tape.record import Variable, namespace_of
 from ..tape.rules import Bilinear, Elementwise, Linear
+from .formulas import elementwise
 
 #: One for each set of units, None for zero. That of the empty set, the real part, is an array.
 Parts = tuple[Any, ...]
@@ -72,8 +73,6 @@ class Multicomplex(Active):
     ) -> Any:
         """Return what ``rule`` makes of ``args``, of which it is one."""
         if isinstance(rule, Elementwise):
-            from .formulas import elementwise  # which is written with these arrays
-
             return elementwise(rule.name, args)
         xp = namespace_of(*args)
         operands = [parts_of(a, len(self.parts)) for a in args]
@@ -103,6 +102,12 @@ class Multicomplex(Active):
         half = len(self.parts) // 2
         return self._number(self.parts[:half]), self._number(self.parts[half:])
 
+    def joined(self, a: Any, b: Any) -> Multicomplex:
+        """Return a + i_k b, whose parts are shared as these are."""
+        half = len(self.parts) // 2
+        parts = (*parts_of(a, half), *parts_of(b, half))
+        return Multicomplex(_symmetrised(parts) if _symmetric(self.parts) else parts)
+
     def _number(self, parts: Parts) -> Any:
         if all(part is None for part in parts):
             return None
@@ -117,12 +122,12 @@ def parts_of(x: Any, size: int) -> Parts:
     return x.parts if isinstance(x, Multicomplex) else (x, *[None] * (size - 1))
 
 
-def symmetric(parts: Parts) -> bool:
+def _symmetric(parts: Parts) -> bool:
     """Whether all sets of units of one size share a part."""
     return all(part is parts[_first(m)] for m, part in enumerate(parts))
 
 
-def symmetrised(parts: Parts) -> Parts:
+def _symmetrised(parts: Parts) -> Parts:
     """Return parts that are equal up to rounding as parts that are shared."""
     return tuple(parts[_first(m)] for m in range(len(parts)))
 
@@ -134,7 +139,7 @@ def _first(m: int) -> int:
 
 def _for_each_set(compute: Callable[[int], Any], size: int, operands: Sequence[Parts]) -> Parts:
     """Return ``compute(m)`` for each set m of units, once for those that the operands share."""
-    if not all(map(symmetric, operands)):
+    if not all(map(_symmetric, operands)):
         return tuple(compute(m) for m in range(size))
     found = {m: compute(m) for m in {_first(m) for m in range(size)}}
     return tuple(found[_first(m)] for m in range(size))

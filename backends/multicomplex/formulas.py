@@ -19,7 +19,6 @@ from ..tape import functions
 from ..tape.elementwise import ELEMENTWISE
 from ..tape.namespace import not_differentiable
 from ..tape.record import FUNCTIONS, Variable, namespace_of, plain, with_value
-from .array import Multicomplex, parts_of, symmetric, symmetrised
 
 # The elementwise functions, each of real and of multicomplex arrays alike.
 _f = SimpleNamespace(**{name: FUNCTIONS[name] for name in ELEMENTWISE})
@@ -37,12 +36,10 @@ def elementwise(name: str, args: Sequence[Any]) -> Any:
         return _COMPOSED[name](*args)
     if name not in _HALVES:
         raise not_differentiable(name)
-    (z,) = args
+    (z,) = args  # a multicomplex array
     a, b = z.halves()
     u, w = (getattr(_f, name)(a), None) if b is None else _HALVES[name](a, b)
-    size = len(z.parts) // 2
-    parts = (*parts_of(u, size), *parts_of(w, size))
-    return Multicomplex(symmetrised(parts) if symmetric(z.parts) else parts)
+    return z.joined(u, w)
 
 
 # By halves -----------------------------------------------------------------------------------
