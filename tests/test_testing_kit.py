@@ -30,9 +30,9 @@ from osculant.testing import (
     check_oracle,
 )
 from osculant.testing.conformance import run
+from osculant.testing.derivatives import differences
 from osculant.testing.mutants import MUTANTS
-from osculant.testing.reference import differences
-from osculant.testing.scenarios import Place
+from osculant.testing.scenario import Place
 from osculant.testing.support import (
     AUTODIFF,
     BACKENDS,

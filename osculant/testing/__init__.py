@@ -16,11 +16,11 @@ from .conformance import Report as Report
 from .conformance import Result as Result
 from .conformance import cases as cases
 from .conformance import check_oracle as check_oracle
-from .reference import Derivatives as Derivatives
+from .derivatives import Derivatives as Derivatives
+from .derivatives import compose as compose
 from .reference import ReferenceOracle as ReferenceOracle
-from .reference import compose as compose
+from .scenario import Scenario as Scenario
 from .scenarios import SCENARIOS as SCENARIOS
-from .scenarios import Scenario as Scenario
 from .subject import Subject as Subject
 from .wrapped import Wrapped as Wrapped
 from .wrapped import WrappedPoint as WrappedPoint

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..core.arrays import Array
 from .checks import LAWS, Law, NotApplicable
-from .scenarios import SCENARIOS, Scenario
+from .scenario import Scenario
+from .scenarios import SCENARIOS
 from .subject import TOLERANCE, Factory, Subject
 
 

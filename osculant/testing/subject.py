@@ -14,8 +14,8 @@ import optree
 
 from ..core.arrays import Array, is_array
 from ..core.oracle import Oracle, Point, Product
-from .reference import Derivatives
-from .scenarios import Place, Scenario
+from .derivatives import Derivatives
+from .scenario import Place, Scenario
 
 #: ``factory(scenario, params)`` returns an oracle for the scenario's ``fun``, or its ``model``
 #: and ``loss``, of parameters like ``params``, a tree of the oracle's own arrays.

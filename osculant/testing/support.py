@@ -19,7 +19,8 @@ from ..core.arrays import Array
 from ..core.oracle import Oracle, Product
 from .checks import LAWS
 from .conformance import Case, Result, cases
-from .scenarios import SCENARIOS, Scenario
+from .scenario import Scenario
+from .scenarios import SCENARIOS
 from .subject import TOLERANCE
 
 DTYPES = ("float32", "float64")
