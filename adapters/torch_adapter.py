@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..backends.torch_backend import TorchOracle, TorchPoint
+from ..backends.torch_oracle import TorchOracle, TorchPoint
 from ..core import solvers
 from ..core.arrays import Array
 from ..core.checkpoint import named_leaves, rebuild

@@ -17,7 +17,7 @@ import jax
 from ...core.arrays import Array
 from ...core.oracle import Objective, Oracle, Point, Product
 from ...core.structure import Structure
-from ..jax_backend import JaxFlow
+from ..jax_flow import JaxFlow
 from .jax_interpreter import evaluate
 
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...core.arrays import Array
 from ...core.errors import NotAnalytic
-from ..torch_backend import TorchOracle, TorchPoint
+from ..torch_oracle import TorchOracle, TorchPoint
 from .torch_functions import (
     BILINEAR,
     ELEMENTWISE,

@@ -1,0 +1,72 @@
+"""JAX's control flow: eager while values are known, compiled once they are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core.arrays import Array
+from ..core.flow import Flow, S
+
+
+class JaxFlow(Flow):
+    """Python's control flow while values are known, and ``lax``'s once they are traced.
+
+    ``lax.while_loop`` is not called with known values: fresh closures would recompile it each
+    time.
+    """
+
+    def while_loop(self, keep_going: Callable[[S], Array], step: Callable[[S], S], state: S) -> S:
+        """Return ``state`` stepped for as long as ``keep_going(state)`` holds."""
+        try:
+            while keep_going(state):
+                state = step(state)
+        except jax.errors.TracerBoolConversionError:
+            return jax.lax.while_loop(keep_going, step, state)
+        return state
+
+    def cond(
+        self,
+        predicate: Array,
+        on_true: Callable[..., S],
+        on_false: Callable[..., S],
+        *operands: Any,
+    ) -> S:
+        """Return ``on_true(*operands)`` or ``on_false(*operands)``."""
+        try:
+            branch = on_true if predicate else on_false
+        except jax.errors.TracerBoolConversionError:
+            return jax.lax.cond(predicate, on_true, on_false, *operands)
+        return branch(*operands)
+
+    def put(self, rows: Array, i: Array, row: Array) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``; XLA does it in place within a loop."""
+        return rows.at[i].set(row)
+
+    def leading(self, rows: Array, count: Array) -> Array:
+        """Return all rows."""
+        return rows
+
+    def jit(
+        self,
+        function: Callable[..., S],
+        static: tuple[int, ...] = (),
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., S]:
+        """Return ``function`` compiled; the same one for the same arguments."""
+        return _jit(function, static, donate)
+
+    def own(self, tree: S) -> S:
+        """Return copies of the arrays in ``tree``."""
+        return jax.tree.map(jnp.copy, tree)
+
+
+@lru_cache(maxsize=256)
+def _jit(
+    function: Callable[..., Any], static: tuple[int, ...], donate: tuple[int, ...]
+) -> Callable[..., Any]:
+    return jax.jit(function, static_argnums=static, donate_argnums=donate)
