@@ -37,6 +37,7 @@ import osculant
 from osculant.core.oracle import Oracle, Point
 from osculant.problems import libsvm
 from osculant.problems.models import logistic_regression, squared_hinge_svm
+from osculant.testing import Wrapped, WrappedPoint
 
 REPORT = Path(__file__).parents[1] / "docs" / "reports" / "linear-models"
 SUBOPTIMALITY = 1e-8
@@ -120,25 +121,24 @@ class ByHand:
         return self.XT @ (self._bend * (self.X @ v)) + self.l2 * v
 
 
-class Watched(Oracle):
+class Watched(Wrapped):
     """An oracle that ends the run once the target has been seen."""
 
     def __init__(self, inner: Oracle, target: float) -> None:
-        super().__init__(inner.structure)
-        self.inner, self.target = inner, target
-        self.products, self.flow = inner.products, inner.flow
+        super().__init__(inner)
+        self.target = target
 
     def _watch(self, value: Any) -> None:
         if value <= self.target:
             raise Reached
 
-    def at(self, x: Any, *data: Any) -> Point:
-        pt = self.inner.at(x, *data)
+    def at(self, x: Any, *data: Any) -> WrappedPoint:
+        pt = super().at(x, *data)
         self._watch(pt.value)
         return pt
 
     def value(self, x: Any, *data: Any) -> Any:
-        value = self.inner.value(x, *data)
+        value = super().value(x, *data)
         self._watch(value)
         return value
 
