@@ -9,9 +9,8 @@ import numpy as np
 
 from ..core.arrays import Array
 from ..core.errors import BackendUnavailable
-from ..core.oracle import Objective
-from ..core.structure import Structure
-from .tape.oracle import TapeOracle
+from .tape.oracle import make_holomorphic as make_holomorphic
+from .tape.oracle import make_oracle as make_oracle
 
 
 def _device_count() -> int:
@@ -26,16 +25,6 @@ if _device_count() == 0:
         "CuPy is installed but finds no GPU: use the NumPy backend, or a machine with a CUDA "
         "device and its driver"
     )
-
-
-def make_oracle(objective: Objective, params: Any) -> TapeOracle:
-    """Return the oracle of ``objective`` for parameters structured like ``params``."""
-    return TapeOracle(objective, Structure(params))
-
-
-def make_holomorphic(objective: Objective, structure: Structure) -> TapeOracle:
-    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
-    return TapeOracle(objective, structure)
 
 
 def from_numpy(array: np.ndarray) -> Array:

@@ -7,19 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import Array
-from ..core.oracle import Objective
-from ..core.structure import Structure
-from .tape.oracle import TapeOracle
-
-
-def make_oracle(objective: Objective, params: Any) -> TapeOracle:
-    """Return the oracle of ``objective``, for parameters that look like ``params``."""
-    return TapeOracle(objective, Structure(params))
-
-
-def make_holomorphic(objective: Objective, structure: Structure) -> TapeOracle:
-    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
-    return TapeOracle(objective, structure)
+from .tape.oracle import make_holomorphic as make_holomorphic
+from .tape.oracle import make_oracle as make_oracle
 
 
 def from_numpy(array: np.ndarray) -> Array:

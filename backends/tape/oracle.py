@@ -24,6 +24,16 @@ from .record import check_tape, is_traced, plain
 from .traced import Traced
 
 
+def make_oracle(objective: Objective, params: Any) -> TapeOracle:
+    """Return the oracle of ``objective`` for parameters structured like ``params``."""
+    return TapeOracle(objective, Structure(params))
+
+
+def make_holomorphic(objective: Objective, structure: Structure) -> TapeOracle:
+    """Return the oracle of the analytic extension of ``objective``, of a complex structure."""
+    return TapeOracle(objective, structure)
+
+
 class TapeOracle(Oracle):
     """Differentiates a function of arrays of any array-API namespace.
 
