@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import osculant
-from osculant import backends, cli
+from osculant import backends, cli, demo, demo_report
 from osculant.problems import digits, mlp
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,9 +41,9 @@ def run_apart(*arguments, **environment):
 @pytest.fixture(scope="module")
 def runs():
     """Every method on NumPy, with the demo's own defaults but for the length."""
-    return cli.compare(
+    return demo.compare(
         ["numpy"],
-        mlp(cli.widths(64), seed=0),
+        mlp(demo.widths(64), seed=0),
         digits(seed=0),
         size=None,
         budget=400,
@@ -75,9 +75,9 @@ def test_all_start_from_the_same_parameters(runs):
 
 def test_measuring_is_not_charged():
     """A run that nobody watches ends where the watched one does."""
-    problem, data = mlp(cli.widths(64), seed=0), digits(seed=0)
-    method = cli.METHODS[0]
-    watched = cli.train(
+    problem, data = mlp(demo.widths(64), seed=0), digits(seed=0)
+    method = demo.METHODS[0]
+    watched = demo.train(
         "numpy", method, problem, data, size=None, budget=30, seed=0, report=lambda cost: None
     )
     oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=problem.params)
@@ -104,7 +104,7 @@ def test_demo_prints_a_table_and_draws_the_curves(tmp_path, capsys, monkeypatch)
     assert cli.main(["demo", *arguments, "--output", str(output)]) == 0
     text = capsys.readouterr().out
     assert "64-32-10 tanh network on digits, batches of 256: 1438 samples, float32" in text
-    for method in cli.METHODS:
+    for method in demo.METHODS:
         assert re.search(rf"numpy .*{method.name}( \*)? .*\d\.\d{{3}}e", text), method.name
     adams = dict(re.findall(r"Adam ([\d.]+(?: \*)?) +(\d\.\d+e\S+)", text))
     starred = [name for name in adams if name.endswith("*")]
@@ -116,7 +116,7 @@ def test_demo_prints_a_table_and_draws_the_curves(tmp_path, capsys, monkeypatch)
 
     image = imread(output)
     assert image.shape[0] > 400
-    for look in cli.LOOKS.values():
+    for look in demo_report.LOOKS.values():
         colour = [int(look["color"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert np.any(np.all(np.abs(image[..., :3] - colour) < 0.01, axis=-1)), look
 
@@ -134,23 +134,23 @@ def test_demo_on_every_backend_ends_at_the_same_losses(tmp_path):
     for name in names:
         assert len(re.findall(rf"{name} .*Adam 0\.", done.stdout)) >= 3
     _, _, table = done.stdout.partition("Between the backends")
-    for method in cli.METHODS:
+    for method in demo.METHODS:
         [(difference, agreed)] = re.findall(rf"{method.name} +(\S+) +(\d+) ", table)
         assert float(difference) < 1e-10, method.name
         assert int(agreed) >= 50, method.name
 
 
 def run_with(losses, costs=(0, 1, 2)):
-    return cli.Run("numpy", cli.METHODS[0], list(costs), losses, 1.0, 1.0, 0.0)
+    return demo.Run("numpy", demo.METHODS[0], list(costs), losses, 1.0, 1.0, 0.0)
 
 
 def test_agreed_until():
     one = run_with([4.0, 2.0, 1.0])
-    assert cli.agreed_until([one, one], 1e-8) == 2
-    assert cli.agreed_until([one, run_with([4.0, 2.0, 1.1])], 1e-8) == 1
-    assert cli.agreed_until([one, run_with([4.0, 2.0, 1.1])], 0.2) == 2
-    assert cli.agreed_until([one, run_with([4.0, 2.0, 1.0], (0, 1.5, 2))], 1e-8) == 0
-    assert cli.agreed_until([one, run_with([4.0, 2.1, 1.0])], 1e-8) == 0
+    assert demo_report.agreed_until([one, one], 1e-8) == 2
+    assert demo_report.agreed_until([one, run_with([4.0, 2.0, 1.1])], 1e-8) == 1
+    assert demo_report.agreed_until([one, run_with([4.0, 2.0, 1.1])], 0.2) == 2
+    assert demo_report.agreed_until([one, run_with([4.0, 2.0, 1.0], (0, 1.5, 2))], 1e-8) == 0
+    assert demo_report.agreed_until([one, run_with([4.0, 2.1, 1.0])], 1e-8) == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
