@@ -8,6 +8,7 @@ import pytest
 
 import osculant
 from osculant.core.arrays import namespace
+from osculant.core.layers import Layers
 from osculant.core.structure import Structure
 from osculant.testing import SCENARIOS, cases
 from osculant.testing.support import BACKENDS
@@ -279,6 +280,19 @@ def test_regularised_modules_are_held_too(torch):
         oracle, dict(model.named_parameters()), [(inputs, targets)] * 3, solver="trust-region"
     )
     assert model[1].num_batches_tracked == 3
+
+
+def test_the_layers_of_a_regularised_module_are_held_too(torch):
+    model, inputs, targets = network(torch, torch.nn.Dropout(0.5))
+    oracle = osculant.oracle(model=model, loss=torch.nn.functional.mse_loss)
+    decayed, x = osculant.Regularized(oracle, 0.1), oracle.ravel(dict(model.named_parameters()))
+    with decayed.held(1):
+        outputs = oracle.at(x, inputs, targets).outputs
+        ours, theirs = (Layers(each, x, inputs, targets) for each in (decayed, oracle))
+        assert torch.equal(ours.point.outputs, outputs)
+        for mine, other in zip(ours.seen(outputs), theirs.seen(outputs), strict=True):
+            assert torch.equal(mine.inputs, other.inputs)
+            assert torch.equal(mine.gradients, other.gradients)
 
 
 def test_the_torch_optimizer_moves_named_buffers_once_a_step(torch):
