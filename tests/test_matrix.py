@@ -7,7 +7,8 @@ import pytest
 
 from osculant.testing import SCENARIOS, NotApplicable, Subject
 from osculant.testing.conformance import Case, run
-from osculant.testing.mutants import MUTANTS, Mutant
+from osculant.testing.mutant import Mutant
+from osculant.testing.mutants import MUTANTS
 from osculant.testing.support import BACKENDS, COLUMN_LAWS, ROWS, Support, contradictions
 from osculant.testing.support import COMPLEX_STEP as COMPLEX
 

@@ -7,10 +7,9 @@ must catch it; a law that no mutant breaks might as well be missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -19,7 +18,9 @@ import optree
 from ..backends.strategies import ComplexStep
 from ..core.arrays import Array, join_parts, namespace
 from ..core.oracle import Oracle, Point, Product
-from .checks import LAWS, NotApplicable
+from .checks import NotApplicable
+from .mutant import MUTANTS as MUTANTS
+from .mutant import mutant
 from .subject import Subject, to_numpy
 from .wrapped import Wrapped, WrappedPoint
 
@@ -46,74 +47,6 @@ def _stepping(subject: Subject) -> None:
 
 def _step(oracle: Oracle) -> Any:
     return getattr(getattr(oracle, "base", None), "step", None)
-
-
-def _anywhere(subject: Subject) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A mistake, and the law that catches it."""
-
-    name: str
-    statement: str
-    law: str
-    wrap: Callable[[Oracle], Oracle]
-    applies: Callable[[Subject], None]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def kill(self, subjects: Iterable[Subject]) -> str:
-        """Return the message with which its law catches it, in the first scenario where it does.
-
-        Parameters
-        ----------
-        subjects : iterable of Subject
-            Scenarios, with an oracle that is correct.
-
-        Raises
-        ------
-        AssertionError
-            If it survives them all.
-        NotApplicable
-            If the mistake cannot be made with such arrays.
-        """
-        for subject in subjects:
-            self.applies(subject)
-            try:
-                LAWS[self.law](subject.with_oracle(self.wrap(subject.oracle)))
-            except NotApplicable:
-                continue
-            except AssertionError as failure:
-                return f"{subject.scenario}: {failure}"
-        raise AssertionError(f"{self.name} survives {self.law}: {self.statement}")
-
-
-#: Every mutant, by name.
-MUTANTS: dict[str, Mutant] = {}
-
-
-M = TypeVar("M", type[Wrapped], type[WrappedPoint])
-
-
-def mutant(law: str, applies: Callable[[Subject], None] = _anywhere) -> Callable[[M], M]:
-    """Register a class of oracles or of points as a mutant; its docstring says what is wrong."""
-
-    def register(cls: M) -> M:
-        def wrap(inner: Oracle) -> Oracle:
-            if issubclass(cls, Wrapped):
-                return cls(inner)
-            wrapped = Wrapped(inner)
-            wrapped.point = cls
-            return wrapped
-
-        statement = (cls.__doc__ or "").strip().rstrip(".")
-        MUTANTS[cls.__name__] = Mutant(cls.__name__, statement, law, wrap, applies)
-        return cls
-
-    return register
 
 
 # Wrong values -------------------------------------------------------------------------------
