@@ -178,15 +178,21 @@ def test_ratio_costs_a_forward_pass_every_fifth_step():
 
 
 @pytest.mark.parametrize(
-    ("scale", "moved"),
-    [(0.1, 1 / 0.999**5), (1.0, 1.0), (2.0, 0.999**5)],
-    ids=["poor", "good", "better than predicted"],
+    ("scale", "options", "moved"),
+    [
+        (0.1, {}, 1 / 0.999**5),
+        (1.0, {}, 1.0),
+        (2.0, {}, 0.999**5),
+        (1.0, {"good": 0.75}, 0.999**5),
+        (0.1, {"poor": 0.05}, 1.0),
+    ],
+    ids=["poor", "good", "better than predicted", "good is less", "poor is less"],
 )
-def test_lambda_follows_the_ratio(scale, moved):
+def test_lambda_follows_the_ratio(scale, options, moved):
     """The ratio's sample sees ``scale`` times the function, so that gamma is scale itself."""
     oracle = osculant.oracle(lambda x, c: c * (x * x).sum() / 2, np.ones(3))
     one, other = (np.asarray(1.0),), (np.asarray(scale),)
-    solver = osculant.CurveBall(curvature="hessian", damping=0.5)
+    solver = osculant.CurveBall(curvature="hessian", damping=0.5, **options)
     state = solver.init(oracle, np.ones(3))
     after = solver.step(oracle, state, Samples(one, one, other))
     # The quadratic holds lambda/2 |z|^2 too: (1 - 1/4) and (1 - 1/3) of the plain decrease.
@@ -329,6 +335,7 @@ def test_spectrum_of_the_linear_network_is_what_was_asked_for():
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"factor": 2.0}, "factor is 2.0"),
         ({"period": -1}, "period is -1"),
+        ({"good": 0.25}, "poor is 0.5; it must be at most good, which is 0.25"),
     ],
 )
 def test_options_out_of_range_say_what_is_allowed(options, message):

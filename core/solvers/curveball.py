@@ -75,8 +75,11 @@ class CurveBall(Solver):
     period : int
         Steps between two looks at gamma; the paper's 5. 0 never looks: lambda stays.
     factor : float
-        lambda is multiplied by factor^period where gamma > 3/2, divided by it where gamma < 1/2;
+        lambda is multiplied by factor^period where gamma is good, divided by it where it is poor;
         the paper's 0.999.
+    poor, good : float
+        gamma is poor below the one, good above the other: the paper's 1/2 and 3/2, by which lambda
+        hardly ever falls. Martens' rule has 1/4 and 3/4 (2010, section 4.1).
     preconditioner : Kronecker, optional
         K of a model's dense and convolution layers: dz is multiplied by K^-1.
     residual_at : {"z", "line"}
@@ -114,6 +117,8 @@ class CurveBall(Solver):
     damping: float = 10.0
     period: int = 5
     factor: float = 0.999
+    poor: float = 0.5
+    good: float = 1.5
     preconditioner: Kronecker | None = None
     residual_at: Literal["z", "line"] = "z"
 
@@ -136,6 +141,7 @@ class CurveBall(Solver):
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("factor", 0 < self.factor <= 1, "in (0, 1]"),
             ("period", self.period >= 0, "zero or positive"),
+            ("poor", self.poor <= self.good, f"at most good, which is {self.good}"),
         ):
             if not holds:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {range_}")
@@ -232,7 +238,7 @@ class CurveBall(Solver):
 
     def _rescaled(self, damping: Array, gamma: Array) -> Array:
         factor = self.factor ** max(self.period, 1)
-        return rescale(damping, gamma, poor=0.5, good=1.5, factor=factor)
+        return rescale(damping, gamma, poor=self.poor, good=self.good, factor=factor)
 
     def report(self, state: CurveBallState) -> dict[str, Array]:
         """Return lambda, rho and beta."""
