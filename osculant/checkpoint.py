@@ -17,6 +17,10 @@ from .core.errors import DataFormatError
 #: Of the facts, in the metadata that safetensors keeps as text beside the arrays.
 KEY = "osculant"
 
+#: Of the arrays that lay in memory column by column, as the inverses of PyTorch do: products with
+#: them round otherwise than with the same entries row by row, as which the file has them.
+BY_COLUMNS = "by columns"
+
 
 class Saved(NamedTuple):
     """A checkpoint that was read."""
@@ -41,6 +45,8 @@ class Checkpoint:
     ------
     ValueError
         If ``every`` is not positive.
+    FileNotFoundError
+        If there is no such folder.
     ImportError
         If safetensors is not installed.
 
@@ -56,6 +62,8 @@ class Checkpoint:
         if every is not None and every < 1:
             raise ValueError(f"every is {every}; it must be at least 1")
         self.path, self.every = Path(path), every
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.path.parent} for {self.path.name}")
         _safetensors()
 
     def save(self, arrays: Mapping[str, Any], facts: dict[str, Any]) -> None:
@@ -69,7 +77,9 @@ class Checkpoint:
             What JSON can hold.
         """
         tensors = {name: _to_host(array) for name, array in arrays.items()}
-        text = json.dumps(facts)
+        by_columns = [name for name, a in tensors.items() if a.flags.fnc]
+        text = json.dumps({**facts, BY_COLUMNS: by_columns})
+        tensors = {name: np.asarray(a, order="C") for name, a in tensors.items()}
         replace_file(self.path, _safetensors().save(tensors, metadata={KEY: text}))
 
     def load(self) -> Saved | None:
@@ -92,6 +102,8 @@ class Checkpoint:
             raise DataFormatError(
                 f"{self.path} is not a checkpoint ({error}); give another path, or remove it"
             ) from error
+        for name in facts.pop(BY_COLUMNS, ()):
+            arrays[name] = np.asfortranarray(arrays[name])
         return Saved(arrays, facts)
 
 
@@ -113,7 +125,7 @@ def replace_file(path: Path, content: bytes) -> None:
 def _to_host(array: Any) -> np.ndarray:
     if array_api_compat.is_torch_array(array) or array_api_compat.is_cupy_array(array):
         array = array_api_compat.to_device(array, "cpu")
-    return np.asarray(array, order="C")
+    return np.asarray(array)
 
 
 def _safetensors() -> ModuleType:

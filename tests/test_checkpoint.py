@@ -356,6 +356,8 @@ def test_checkpoints_are_plain_tensors_and_json(tmp_path):
 def test_checkpoint_options(tmp_path):
     with pytest.raises(ValueError, match="every is 0"):
         osculant.Checkpoint(tmp_path / "run", every=0)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere for run"):
+        osculant.Checkpoint(tmp_path / "nowhere" / "run")
 
 
 # Names of leaves, and hyper-parameters as plain values ----------------------------------------

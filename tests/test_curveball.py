@@ -245,22 +245,6 @@ def test_curvature_has_a_sample_of_its_own():
     assert int(state.counts.gradients) == 2
 
 
-@pytest.mark.parametrize("curvature", ["gauss-newton", "hessian"])
-def test_ten_steps_give_the_same_losses_as_numpy(backend, curvature):
-    def losses(module):
-        solver, oracle = osculant.CurveBall(curvature=curvature), composition(module)
-        state = solver.init(oracle, module.from_numpy(np.array([0.1, -0.2, 0.3])))
-        for batch in batches(module):
-            state = solver.step(oracle, state, *batch)
-            yield float(state.value)
-
-    from osculant import backends
-
-    np.testing.assert_allclose(
-        list(losses(backend)), list(losses(backends.get("numpy"))), rtol=1e-9
-    )
-
-
 def test_float32_stays_float32(backend):
     x = backend.from_numpy(START.astype(np.float32))
     oracle = osculant.oracle(model=rosenbrock_residuals, loss=sum_of_squares, params=x)

@@ -365,17 +365,6 @@ def test_batches_that_make_no_sense():
         osculant.fit(oracle, w, [(1.0,)], solver="adam", epochs=0)
 
 
-def test_same_batches_end_at_the_same_parameters_on_every_backend(backend):
-    reference = linear_fit(osculant.backends.get("numpy"))
-    ours = linear_fit(backend)
-    for solver in (osculant.NewtonKrylov(), osculant.TrustRegion(), osculant.Adam()):
-        a, b = (
-            osculant.fit(oracle, start, batches, solver=solver, epochs=3)
-            for oracle, start, batches, _ in (reference, ours)
-        )
-        np.testing.assert_allclose(backend.to_numpy(b.x), a.x, rtol=1e-9, atol=1e-12)
-
-
 def test_start_that_requires_grad_is_taken_as_it_stands():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x0 = torch.zeros(2, dtype=torch.float64, requires_grad=True)

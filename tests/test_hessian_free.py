@@ -313,21 +313,6 @@ def test_every_option_changes_the_trajectory(change):
 # Backends, transformations ------------------------------------------------------------------------
 
 
-def test_ten_steps_give_the_same_losses_as_numpy(backend):
-    from osculant import backends
-
-    def losses(module):
-        solver, oracle = osculant.HessianFree(), composition(module)
-        state = solver.init(oracle, module.from_numpy(X0))
-        for batch in batches(module):
-            state = solver.step(oracle, state, *batch)
-            yield float(state.value)
-
-    np.testing.assert_allclose(
-        list(losses(backend)), list(losses(backends.get("numpy"))), rtol=1e-8
-    )
-
-
 def test_it_solves_rosenbrock(backend):
     x = backend.from_numpy(np.array([-1.2, 1.0]))
     oracle = osculant.oracle(model=rosenbrock_residuals, loss=sum_of_squares, params=x)

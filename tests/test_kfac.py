@@ -366,22 +366,6 @@ def test_regularised_function_has_the_same_layers():
     assert np.linalg.norm(gradient) < 0.1 * np.linalg.norm(decayed.at(x, *data).grad)
 
 
-def test_checkpointed_run_goes_on_as_it_would_have(tmp_path):
-    from osculant import backends
-
-    oracle, params, (images, targets) = cases(backends.get("numpy"))
-    solver = osculant.KFAC(damping=1.0)
-
-    def run(steps, **options):
-        batches = osculant.Batches((images, targets), 4, seed=0)
-        return osculant.fit(oracle, params, batches, solver=solver, steps=steps, **options)
-
-    run(3, checkpoint=tmp_path / "run")
-    resumed, whole = run(6, checkpoint=tmp_path / "run"), run(6)
-    for name, leaf in whole.x.items():
-        np.testing.assert_array_equal(resumed.x[name], leaf)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

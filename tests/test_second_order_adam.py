@@ -108,14 +108,6 @@ def test_step_lengths_grow_under_negative_curvature_and_stay_without_a_gradient(
     assert state.log_factor[1] == 0
 
 
-@pytest.mark.parametrize("method", ["second-order-adam", "adaptive-descent"])
-def test_backends_agree(backend: Any, method: str) -> None:
-    solver = osculant.core.solvers.METHODS[method]()
-    reference = run(solver, osculant.backends.get("numpy"), 20)
-    found = run(solver, backend, 20)
-    np.testing.assert_allclose(backend.to_numpy(found.x), reference.x, rtol=1e-9)
-
-
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     oracle = osculant.oracle(quadratic, START)
     solver = osculant.SecondOrderAdam()
