@@ -63,7 +63,8 @@ class Sampler:
         if not isinstance(batch, tuple | list):
             raise TypeError(
                 f"a batch is a {type(batch).__name__}; it must be a tuple of the function's data "
-                "arguments: (inputs, targets), or (inputs,) for one"
+                "arguments: (inputs, targets), or (inputs,) for one. For batches of whole arrays "
+                "pass osculant.Batches((inputs, targets), size)"
             )
         self.index += 1
         return tuple(batch)
@@ -87,9 +88,10 @@ class Sampler:
     def _end(self) -> None:
         if self.index == 0:
             raise ValueError(
-                f"{self.name} gave nothing in this epoch; pass something that can be iterated over "
-                "anew (a list, a loader, a function), not a generator or an iterator that is used "
-                "up"
+                f"{self.name} gave nothing in epoch {self.epoch}, counted from 0: they are empty, "
+                "as of a loader whose batches are larger than its data, or used up, as a generator "
+                "after one epoch; pass something that can be iterated over anew (a list, a loader, "
+                "a function)"
             )
         self.epoch, self.index, self._batches = self.epoch + 1, 0, None
 

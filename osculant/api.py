@@ -204,7 +204,8 @@ def fit(
     ValueError
         If a limit is not positive, ``batches`` give nothing, or the solver takes no such samples.
     TypeError
-        If a batch is not a tuple or a list.
+        If a batch is not a tuple or a list, or ``oracle`` is not one. Errors of the function itself
+        come with a note of what the batch was.
     CheckpointMismatch
         If the checkpoint is of another solver, shape, dtype, seed or batches.
 
@@ -213,7 +214,8 @@ def fit(
     Where the loss or its gradient is not finite, the step that led there is halved, towards the
     last place where they were finite; if the batch is not finite there either, it is passed over.
     After :data:`~osculant.core.drive.NOT_FINITE_PATIENCE` times in a row the run ends, and ``x``
-    is that place.
+    is that place. The message says if there were such steps; their rows in the history are not
+    finite.
 
     Examples
     --------
@@ -227,6 +229,11 @@ def fit(
     >>> solution.nit, solution.x.round(6)
     (15, array([ 1. , -2. ,  0.5]))
     """
+    if not isinstance(oracle, Oracle):
+        raise TypeError(
+            f"the oracle is a {type(oracle).__name__}; make one of your function, which is called "
+            "as fun(params, *batch): osculant.oracle(fun, params)"
+        )
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
     if steps is None and epochs is not None and isinstance(batches, Sized):

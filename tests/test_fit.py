@@ -99,9 +99,15 @@ def test_a_torch_loader():
 
 
 def test_what_is_no_source_of_batches():
-    oracle, start, _ = problem()
+    oracle, start, data = problem()
     with pytest.raises(TypeError, match="batches is a int"):
         osculant.fit(oracle, start, 3)
+    with pytest.raises(TypeError, match=r"a batch is a ndarray.* osculant\.Batches"):
+        osculant.fit(oracle, start, data)
+    with pytest.raises(ValueError, match="epoch 0, counted from 0: they are empty"):
+        osculant.fit(oracle, start, [])
+    with pytest.raises(ValueError, match=r"epoch 1.* used up"):
+        osculant.fit(oracle, start, iter([data]), steps=2)
     with pytest.raises(ValueError, match="curvature gave nothing"):
         osculant.fit(oracle, start, [(X, Y)] * 2, solver=Sampled(), curvature=iter([(X, Y)]))
 
@@ -178,6 +184,11 @@ def test_limits_are_positive(limit):
     for value in (0, -1, math.nan):
         with pytest.raises(ValueError, match=f"{limit} is {value}"):
             osculant.fit(oracle, start, [data], **{limit: value})
+    with pytest.raises(TypeError, match=f"{limit} is '3'"):
+        osculant.fit(oracle, start, [data], **{limit: "3"})
+    if limit in ("epochs", "steps"):
+        with pytest.raises(ValueError, match=f"{limit} is 1.5; it must be positive and whole"):
+            osculant.fit(oracle, start, [data], **{limit: 1.5})
 
 
 def test_the_full_gradient_is_refreshed_with_the_batches_of_the_epoch():
@@ -263,6 +274,8 @@ def test_early_stop_returns_the_best_parameters(backend, maximize):
         (lambda: osculant.Evaluation(len, every=0), ValueError, "every is 0"),
         (lambda: osculant.Evaluation(len, patience=0), ValueError, "patience is 0"),
         (lambda: osculant.Evaluation(lambda w: {}), ValueError, "returned nothing"),
+        (lambda: osculant.Evaluation(lambda w: None), TypeError, "returned a NoneType"),
+        (lambda: osculant.Evaluation(lambda w: {"a": w}), TypeError, "ndarray as its a"),
         (lambda: osculant.Evaluation(lambda w: 1.0, monitor="a"), ValueError, "a was to be"),
         (lambda: osculant.Evaluation(lambda w: {"fun": 1.0}), ValueError, "another name"),
     ],
@@ -313,6 +326,9 @@ def test_a_batch_that_is_at_fault_moves_nothing(backend):
     solver = osculant.SGD(learning_rate=0.1)
     solution = osculant.fit(oracle, start, [(X, Y), bad, bad, (X, Y)], solver=solver)
     clean = osculant.fit(oracle, start, [(X, Y), (X, Y)], solver=solver)
+    assert "All epochs are done. The loss or" in solution.message
+    assert "not finite in 2 of the 4 steps" in solution.message
+    assert clean.message == osculant.Status.FINISHED.message
     np.testing.assert_array_equal(backend.to_numpy(solution.x), backend.to_numpy(clean.x))
 
 
@@ -329,6 +345,34 @@ def test_a_run_that_fails_again_and_again_ends_where_it_was_last_good(backend):
     assert math.isfinite(solution.fun) and np.isfinite(backend.to_numpy(solution.jac)).all()
     assert "10 times in a row" in solution.message and "learning rate" in solution.message
     assert solution.history.rows == solution.nit
+
+
+def test_a_run_that_was_never_finite_is_no_success_however_short():
+    oracle, start, (X, Y) = problem()
+    solution = osculant.fit(oracle, start, [(X, Y * math.nan)] * 3)
+    assert solution.status is osculant.Status.NOT_FINITE and not solution.success
+    assert "3 times in a row" in solution.message and "the run started" in solution.message
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "was"),
+    [
+        ((X[:, :2], Y), ValueError, "step 2, on a batch of numpy (64, 2) float64, numpy (64,) "),
+        ((X,), TypeError, "step 2, on a batch of numpy (64, 3) float64, for parameters of numpy "),
+    ],
+)
+def test_an_error_of_the_function_comes_with_what_it_was_given(batch, error, was):
+    oracle, start, data = problem()
+    with pytest.raises(error) as raised:
+        osculant.fit(oracle, start, [data, batch])
+    [note] = raised.value.__notes__
+    assert was in note and note.endswith("numpy (3,) float64.")
+
+
+def test_a_function_is_no_oracle():
+    _, start, data = problem()
+    with pytest.raises(TypeError, match=r"the oracle is a function.* osculant\.oracle\(fun"):
+        osculant.fit(loss, start, [data])
 
 
 def test_where_the_last_step_overflowed_is_not_returned():

@@ -82,7 +82,7 @@ class Monitor:
     def evaluate(self, run: Run) -> None:
         """Evaluate, and enter the result beside the last step."""
         result = self.evaluation.function(run.oracle.unravel(run.state.x))
-        row = dict(result) if isinstance(result, Mapping) else {"evaluation": float(result)}
+        row = dict(result) if isinstance(result, Mapping) else {"evaluation": result}
         self._check(row, run)
         run.history.amend(row)
         watched = float(row[self.evaluation.monitor or next(iter(row))])
@@ -94,6 +94,14 @@ class Monitor:
             self.waited += 1
 
     def _check(self, row: Mapping[str, float], run: Run) -> None:
+        for name, value in row.items():
+            try:
+                float(value)
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"the evaluation returned a {type(value).__name__} as its {name}; it must "
+                    "return a number, or a mapping of numbers by name"
+                ) from error
         monitor = self.evaluation.monitor
         if not row or (monitor is not None and monitor not in row):
             raise ValueError(

@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import optree
+
 from ..arrays import Array, like, namespace
 from ..checkpoint import Store, check_same, describe, named_leaves, restore
 from ..oracle import Oracle
@@ -159,10 +161,15 @@ class _Training:
     def conclude(self, status: Status) -> Solution:
         """Return the result: where the run stands, or where it was last good, or best."""
         x, message = self.run.state.x, None
-        if status is not Status.NOT_FINITE and not _finite(x):
+        if not _finite(x) or 0 < self.run.nit == self.failures:
             status = Status.NOT_FINITE
         if status is Status.NOT_FINITE:
             message = self._why_not_finite()
+        elif passed := self._passed_over():
+            message = (
+                f"{status.message} The loss or its gradient was not finite in {passed} of the "
+                f"{self.run.nit} steps: see the history, and look for such values in the data."
+            )
         if status is Status.NOT_FINITE or self.failures:
             x = self.good.x
         elif status is Status.EARLY_STOP and self.monitor is not None:
@@ -192,7 +199,14 @@ class _Training:
     def _step(self, data: tuple[Any, ...]) -> Status:
         run, start = self.run, self.run.state.x
         with run.oracle.held(self._step_seed()):
-            status = run.advance(*data)
+            try:
+                status = run.advance(*data)
+            except Exception as error:
+                error.add_note(
+                    f"In step {run.nit + 1}, on a batch of {_described(data)}, for parameters of "
+                    f"{_described(start)}."
+                )
+                raise
             if status is Status.NOT_FINITE:
                 status = self._reject(data)
             else:
@@ -222,6 +236,11 @@ class _Training:
             halved = xp.where(xp.isfinite(x), good + (x - good) / 2, good)
             run.state = run.state._replace(x=halved)
         return Status.RUNNING
+
+    def _passed_over(self) -> int:
+        """Return how many steps there were that started where something was not finite."""
+        columns = (self.run.history.get(name, []) for name in ("fun", "grad_norm"))
+        return sum(not all(map(math.isfinite, seen)) for seen in zip(*columns, strict=True))
 
     def _why_not_finite(self) -> str:
         seen = "both were finite" if self.run.nit > self.failures else "the run started"
@@ -283,6 +302,18 @@ class _Training:
         run.nit, run.spent, run.seconds = place["nit"], place["spent"], place["seconds"]
         self.failures = place["failures"]
         self.feed.seek(place["position"])
+
+
+def _described(data: Any) -> str:
+    """Return the kind, shape and dtype of each array in ``data``."""
+
+    def kind(a: Any) -> str:
+        if not (hasattr(a, "shape") and hasattr(a, "dtype")):
+            return type(a).__name__
+        library = type(a).__module__.partition(".")[0]
+        return f"{library} {tuple(a.shape)} {str(a.dtype).rpartition('.')[-1]}"
+
+    return ", ".join(map(kind, optree.tree_leaves(data))) or "nothing"
 
 
 def _finite(a: Array) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ..arrays import Array, like, namespace, norm
@@ -251,7 +252,12 @@ def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
 
 
 def check_limits(**limits: float | None) -> None:
-    """Raise unless each limit that is given is a positive number."""
+    """Raise unless each limit that is given is a positive number, whole if it counts something."""
     for name, limit in limits.items():
-        if limit is not None and not limit > 0:
-            raise ValueError(f"{name} is {limit}; it must be positive")
+        if limit is None:
+            continue
+        if not isinstance(limit, Real):
+            raise TypeError(f"{name} is {limit!r}; it must be a number")
+        if not limit > 0 or (name in ("epochs", "steps") and limit % 1 > 0):
+            kind = "positive and whole" if name in ("epochs", "steps") else "positive"
+            raise ValueError(f"{name} is {limit}; it must be {kind}")
