@@ -102,8 +102,8 @@ class Structure:
         names, leaves, treedef = self.trees.flatten(tree)
         if treedef != self.treedef:
             raise ValueError(
-                f"the tree has another structure than the parameters: {treedef} "
-                f"instead of {self.treedef}"
+                f"the tree, a {type(tree).__name__}, has another structure than the parameters "
+                f"that the oracle was made for: {treedef} instead of {self.treedef}"
             )
         for name, leaf, shape in zip(names, leaves, self.shapes, strict=True):
             _check_array(name, leaf)

@@ -369,6 +369,13 @@ def test_an_error_of_the_function_comes_with_what_it_was_given(batch, error, was
     assert was in note and note.endswith("numpy (3,) float64.")
 
 
+def test_parameters_of_another_structure():
+    """Such as those of a module, passed as what its method ``parameters`` returns."""
+    oracle = osculant.oracle(lambda p, X, y: loss(p["w"], X, y), {"w": W})
+    with pytest.raises(ValueError, match=r"a generator, has another structure .*'w'"):
+        osculant.fit(oracle, (p for p in [W]), [(X, Y)])
+
+
 def test_a_function_is_no_oracle():
     _, start, data = problem()
     with pytest.raises(TypeError, match=r"the oracle is a function.* osculant\.oracle\(fun"):

@@ -18,9 +18,10 @@ SOLVERS = {
         negative_curvature="carry", warm_start=0.9, global_gradient="batch"
     ),
     "newton-summary": osculant.NewtonSummary(),
-    "trust-region": osculant.TrustRegion(),
-    "trust-region, adam": osculant.TrustRegion(curvature="gauss-newton", norm=norms.Adam()),
-    "cubic-regularization, rmsprop": osculant.CubicRegularization(norm=norms.RMSProp()),
+    "trust-region": osculant.TrustRegion(norm=norms.Adam()),
+    "cubic-regularization": osculant.CubicRegularization(
+        curvature="gauss-newton", norm=norms.RMSProp()
+    ),
     "curveball": osculant.CurveBall(curvature="hessian", damping=1.0),
     "curveball, Kronecker": osculant.CurveBall(
         damping=0.1, preconditioner=Kronecker(factors_every=2), residual_at="line"
