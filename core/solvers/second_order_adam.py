@@ -159,7 +159,7 @@ class SecondOrderAdam(Solver):
         step = xp.exp(state.log_factor) * scaled
 
         foretold = (state.t > 0) & ((state.t - 1) % self.period == 0)
-        noise = xp.where(foretold, self._noise(state), state.noise)
+        noise = flow.cond(foretold, self._noise, lambda state: state.noise, state)
         due = state.t % self.period == 0
         state = state._replace(mean=mean, moments=moments, noise=noise, t=t)
 
