@@ -2,13 +2,16 @@
 
 Draws Hbar and its inverse as heat maps, at the start and after training, with the share of their
 off-diagonal mass; eta by tensor over the steps; and the training loss against SGD and Adam at the
-best rate of a grid, at equal gradient-equivalents. No timing is involved.
+best rate of a grid, at equal gradient-equivalents: the geometric mean over seeds of initial
+parameters and batches. The figures are of the first seed. No timing is involved.
 
-    python benchmarks/newton_summary.py FOLDER [--model lenet5] [--budget 500] [--out NAME]
+    python benchmarks/newton_summary.py FOLDER [--model lenet5] [--budget 500] [--seeds 3]
+        [--out NAME]
 """
 
 import argparse
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import optree
@@ -16,6 +19,7 @@ import optree
 import osculant
 from osculant import backends
 from osculant.core.globalize.anisotropic import inverse
+from osculant.core.globalize.plateau import Plateau
 from osculant.core.solvers.newton_summary import NewtonSummary
 from osculant.core.summary import summary
 from osculant.problems import mlp, mnist
@@ -23,20 +27,25 @@ from osculant.problems.datasets import batches
 from osculant.problems.networks import lenet5
 
 MODELS = {
-    "lenet5": lambda: lenet5(dtype=np.float32),
-    "mlp": lambda: mlp([784, 100, 30, 10], dtype=np.float32),
+    "lenet5": lambda seed: lenet5(dtype=np.float32, seed=seed),
+    "mlp": lambda seed: mlp([784, 100, 30, 10], dtype=np.float32, seed=seed),
 }
 SUMMARY = NewtonSummary()
 CHEAP = replace(SUMMARY, curvature="gauss-newton", lam_int=0.0)
+ONE = replace(CHEAP, partition="trivial")
 MEAN = osculant.SGD(momentum=0.9, dampening=0.9)
+EPOCHS = Plateau(every=80, patience=0, threshold=0.3)
 GRID = {
     "SGD": [osculant.SGD(learning_rate=rate, momentum=0.9) for rate in (0.03, 0.1, 0.3)],
     "Adam": [osculant.Adam(learning_rate=rate) for rate in (1e-3, 3e-3, 1e-2)],
     "NewtonSummary": [
         CHEAP,
         replace(CHEAP, damping=2.0),
-        replace(CHEAP, direction=MEAN),
-        replace(CHEAP, partition="trivial"),
+        replace(CHEAP, damping=2.0, plateau=EPOCHS),
+        replace(ONE, damping=2.0),
+        replace(ONE, damping=2.0, plateau=EPOCHS),
+        replace(ONE, damping=1.5, direction=MEAN),
+        replace(ONE, damping=1.5, direction=MEAN, plateau=EPOCHS),
         SUMMARY,
     ],
 }
@@ -47,18 +56,33 @@ def name_of(solver):
         direction = "mean of gradients" if solver.direction == MEAN else "Adam's"
         return (
             f"{solver.partition}, {solver.curvature}, lam_int {solver.lam_int:g}, "
-            f"lam_1 {solver.damping:g}, {direction}"
+            f"lam_1 {solver.damping:g}{', halved at plateaus' if solver.plateau else ''}, "
+            f"{direction}"
         )
     return f"rate {solver.learning_rate:g}"
+
+
+class Result(NamedTuple):
+    """A method with one setting: its loss over the seeds, and the run of the first."""
+
+    method: str
+    setting: str
+    loss: float
+    solution: Any
+    etas: np.ndarray
+
+
+def best_of(results):
+    return min(results, key=lambda r: np.nan_to_num(r.loss, nan=np.inf))
 
 
 class Problem:
     """A model on MNIST, in PyTorch and single precision."""
 
-    def __init__(self, folder, model, size):
+    def __init__(self, folder, model, size, seed):
         self.backend = backends.get("torch")
-        problem, data = MODELS[model](), mnist(folder, dtype=np.float32)
-        self.name, self.size = f"{problem.name} on {data.name}", size
+        problem, data = MODELS[model](seed), mnist(folder, dtype=np.float32)
+        self.name, self.size, self.seed = f"{problem.name} on {data.name}", size, seed
         self.params = optree.tree_map(self.backend.from_numpy, problem.params)
         self.data = tuple(self.backend.from_numpy(array) for array in data.train)
         self.oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=self.params)
@@ -74,11 +98,11 @@ class Problem:
 
         apart = {}
         if "curvature" in solver.samples:
-            apart["curvature"] = osculant.Batches(self.data, self.size, seed=1)
+            apart["curvature"] = osculant.Batches(self.data, self.size, seed=self.seed + 1)
         solution = osculant.fit(
             self.oracle,
             self.params,
-            batches(self.data, self.size, seed=0),
+            batches(self.data, self.size, seed=self.seed),
             solver=solver,
             budget=budget,
             callback=record,
@@ -157,21 +181,32 @@ def main():
     parser.add_argument("--model", choices=MODELS, default="lenet5")
     parser.add_argument("--budget", type=float, default=500)
     parser.add_argument("--size", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", default="docs/reports/newton_summary.png")
     options = parser.parse_args()
-    problem = Problem(options.folder, options.model, options.size)
+    problems = [
+        Problem(options.folder, options.model, options.size, seed) for seed in range(options.seeds)
+    ]
+    problem = problems[0]
     print(f"{problem.name}, batches of {options.size}, {options.budget:g} gradient-equivalents\n")
 
-    best = {}
-    print("| method | setting | steps | final loss, all data |\n|---|---|---|---|")
+    results = []
+    print(
+        "| method | setting | steps | final loss, all data | of each seed |\n|---|---|---|---|---|"
+    )
     for method, solvers in GRID.items():
         for solver in solvers:
-            solution, loss, etas = problem.train(solver, options.budget)
-            print(f"| {method} | {name_of(solver)} | {solution.nit} | {loss:.3g} |", flush=True)
-            if method not in best or not best[method][1] <= loss:
-                best[method] = solution, loss, etas, name_of(solver)
+            runs = [p.train(solver, options.budget) for p in problems]
+            losses = [loss for _, loss, _ in runs]
+            mean, (solution, _, etas) = np.exp(np.mean(np.log(losses))), runs[0]
+            each = ", ".join(f"{loss:.3g}" for loss in losses)
+            row = f"| {method} | {name_of(solver)} | {solution.nit} | {mean:.3g} | {each} |"
+            print(row, flush=True)
+            results.append(Result(method, name_of(solver), mean, solution, etas))
+    best = {method: best_of(r for r in results if r.method == method) for method in GRID}
+    by_tensor = best_of(r for r in results if r.etas.ndim == 2 and r.etas.shape[1] > 1)
 
-    start, end = problem.oracle.ravel(problem.params), best["SGD"][0].state.x
+    start, end = problem.oracle.ravel(problem.params), best["SGD"].solution.state.x
     summaries = {
         when: problem.hessian_summary(x)
         for when, x in (("at the start", start), ("after training by SGD", end))
@@ -182,13 +217,13 @@ def main():
             shares = off_diagonal(M), off_diagonal(correlation(M))
             print(f"| {name} | {when} | {shares[0]:.0%} | {shares[1]:.0%} |")
     curves = {
-        f"{method}:\n{setting}": (
-            smooth(np.array(solution.history["cost"])),
-            smooth(np.array(solution.history["fun"])),
+        f"{r.method}:\n{r.setting}": (
+            smooth(np.array(r.solution.history["cost"])),
+            smooth(np.array(r.solution.history["fun"])),
         )
-        for method, (solution, _, _, setting) in best.items()
+        for r in best.values()
     }
-    draw(problem, summaries, curves, best["NewtonSummary"][2], options.out)
+    draw(problem, summaries, curves, by_tensor.etas, options.out)
 
 
 if __name__ == "__main__":
