@@ -197,6 +197,14 @@ def test_lbfgs_direction_is_the_dense_bfgs_one():
     np.testing.assert_allclose(Pairs(unfilled, unfilled).inverse(np.asarray(7.0))(g), 7 * g)
 
 
+@pytest.mark.parametrize(("n", "rows"), [(2, 10), (40, 40), (1000, 100), (2000, 50), (30_000, 10)])
+def test_lbfgs_keeps_as_many_pairs_as_there_are_variables_and_room(n, rows):
+    x = np.zeros(n)
+    oracle = osculant.oracle(lambda x: (x * x).sum(), x)
+    for solver, expected in ((osculant.LBFGS(), rows), (osculant.LBFGS(memory=3), 3)):
+        assert solver.init(oracle, x).memory.pairs.S.shape == (expected, n)
+
+
 def test_memory_grows_into_what_would_be_made_anew():
     """Past its size, past a pair that is refused, and after all was forgotten."""
     rng = np.random.default_rng(0)

@@ -12,6 +12,11 @@ from ..result import Counts, Status
 from .base import unevaluated
 from .quasi_newton import QuasiNewton, descending
 
+#: By default as many pairs are kept as there are variables, within these bounds, ...
+FEWEST, MOST = 10, 100
+#: ... and above the lower one no more than make S and Y so many entries each.
+ENTRIES = 100_000
+
 
 class LBFGSState(NamedTuple):
     """State of :class:`LBFGS`."""
@@ -36,8 +41,9 @@ class LBFGS(QuasiNewton):
 
     Parameters
     ----------
-    memory : int
-        Pairs kept; 10 as in L-BFGS-B.
+    memory : int, optional
+        Pairs kept. By default as many as there are variables, but at least 10, as in L-BFGS-B, and
+        at most 100, or 100,000 / n beyond 1000 variables.
     cautious : float
         A pair is kept only if s'y > cautious |s| |y|: a relative test, so that the scale of the
         problem does not matter.
@@ -65,18 +71,18 @@ class LBFGS(QuasiNewton):
     forgotten and the next step is along -g; if that fails too, the run has stalled.
     """
 
-    memory: int = 10
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.memory < 1:
+        if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory is {self.memory}; at least one pair is needed")
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> LBFGSState:
         """Return the state to start from ``x``, of shape (n,)."""
         return LBFGSState(
             **unevaluated(x),
-            memory=Memory.none(x, self.memory),
+            memory=Memory.none(x, self.memory or _affordable(x.shape[0])),
             step_length=like(x, 0.0),
         )
 
@@ -99,3 +105,8 @@ class LBFGS(QuasiNewton):
             memory=memory.forget(forget),
             step_length=move.step_length,
         )
+
+
+def _affordable(n: int) -> int:
+    """Return how many pairs to keep of ``n`` variables."""
+    return max(FEWEST, min(n, MOST, ENTRIES // max(n, 1)))
