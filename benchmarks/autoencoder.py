@@ -35,7 +35,7 @@ IMAGES, TURN, MARKS = 8000, 5.0, 3
 INITIALISERS = {"sparse": sparse, "glorot": glorot}
 RATES = (1e-3, 3e-3, 1e-2)
 BLOCKS = osculant.Kronecker(examples=250)
-#: How lambda begins and follows the ratio: the factor of KFAC's paper, the bounds of Martens (2010).
+#: How lambda begins and follows the ratio: KFAC's factor, the bounds of Martens (2010).
 FOLLOW = {"damping": 3e-4, "factor": 0.95, "poor": 0.25, "good": 0.75}
 
 #: Name, samples of a batch and of its products, and solver.
