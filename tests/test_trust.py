@@ -1,5 +1,6 @@
 """Trust regions and cubic regularisation: their models, their products, their samples."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -282,7 +283,9 @@ def stretched(f, x, step, slope, curvature):
         return np.asarray(f(x + s[0]))
 
     trial = tried(f, x, step, slope, curvature, radius=100.0)
-    longer = stretch(value_at, trial, np.asarray(f(x)), active=YES, flow=EAGER)
+    longer = stretch(
+        value_at, trial, np.asarray(f(x)), better=np.asarray(1.1), active=YES, flow=EAGER
+    )
     assert int(longer.tries) == len(values)
     return float(longer.factor), values
 
@@ -457,6 +460,41 @@ def test_pairs_save_products():
         assert solution.success
         work[memory] = solution.nhev
     assert work[10] < 0.8 * work[0]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=name_of)
+def test_quasi_newton_steps_take_no_product_and_leave_the_size(solver):
+    d = np.geomspace(1.0, 1e2, 20)
+    oracle = osculant.oracle(lambda x: (d * x * x).sum() / 2 + (x**4).sum() / 40, np.ones(20))
+    learns = getattr(solver, "subproblem", "gltr") == "gltr"
+    for fixed, quasi_newton in ((True, True), (True, False), (False, True)):
+        enriched = learns and fixed and quasi_newton
+        method = replace(solver, fixed=fixed, quasi_newton=quasi_newton)
+        first = method.step(oracle, method.init(oracle, np.ones(20)))
+        second = method.step(oracle, first)
+        assert int(first.counts.hvps) > 0 and float(second.step_norm) > 0
+        assert (int(second.counts.hvps) == int(first.counts.hvps)) == enriched
+        assert not enriched or float(second.radius) == float(first.radius)
+        assert float(oracle.value(second.x)) < float(second.value)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "cubic-regularization"])
+def test_quasi_newton_steps_wait_for_a_model_without_negative_curvature(method):
+    def saddle(x):
+        return x[0] ** 2 - 2 * x[1] ** 2 + x[1] ** 4
+
+    seen = []
+
+    def note(intermediate_result):
+        state = intermediate_result.state
+        seen.append((bool(state.convex), int(state.counts.hvps)))
+
+    x0 = np.array([0.1, 0.1])
+    solution = osculant.minimize(saddle, x0, method=method, callback=note)
+    assert solution.success and np.isclose(solution.fun, -1.0)
+    assert not seen[0][0] and seen[-1][0]
+    for (convex, before), (_, after) in itertools.pairwise(seen):
+        assert convex or after > before
 
 
 # Samples -------------------------------------------------------------------------------

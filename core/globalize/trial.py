@@ -36,6 +36,15 @@ class Proposal(NamedTuple):
         none = integer_like(length, 0)
         return cls(step, length, slope, predicted, gradients=none, products=none)
 
+    @classmethod
+    def along(
+        cls, step: Array, factor: Array, *, length: Array, slope: Array, curvature: Array
+    ) -> Proposal:
+        """Return ``factor`` times a step of which g's and s'Bs are known."""
+        slope = factor * slope
+        predicted = -(slope + factor * factor * curvature / 2)
+        return cls.free(factor * step, length=length, slope=slope, predicted=predicted)
+
 
 class Trial(NamedTuple):
     """The last step tried."""

@@ -52,7 +52,13 @@ def resized(trial: Trial, *, max_radius: float) -> Array:
 
 
 def stretch(
-    value_at: Callable[[Array], Array], trial: Trial, f: Array, *, active: Array, flow: Flow
+    value_at: Callable[[Array], Array],
+    trial: Trial,
+    f: Array,
+    *,
+    better: Array,
+    active: Array,
+    flow: Flow,
 ) -> Stretch:
     """Double an accepted step for as long as that decreases the function.
 
@@ -61,9 +67,11 @@ def stretch(
     value_at : callable
         Maps a step s to f(x + s).
     trial : Trial
-        The step; only one whose ratio exceeds 1.1 is stretched.
+        The step.
     f : 0-d array
         f(x).
+    better : 0-d array
+        Only a step whose ratio exceeds this is stretched.
     active : 0-d boolean array
         If False nothing is tried.
     flow : Flow
@@ -76,7 +84,7 @@ def stretch(
     """
     xp = namespace(f)
     noise = NOISE * eps(f) * xp.maximum(xp.abs(f), like(f, 1.0))
-    worth = active & trial.accepted & (trial.ratio > BETTER) & (f - trial.value > noise)
+    worth = active & trial.accepted & (trial.ratio > better) & (f - trial.value > noise)
 
     def double(s: Stretch) -> Stretch:
         value = value_at(2 * s.factor * trial.step)

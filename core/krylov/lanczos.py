@@ -182,7 +182,7 @@ def lanczos(
         return _Search(space, v, c.bound, c.probed | invariant, enough | ~left | full)
 
     seed = flow.cond(probing, lambda u: u + probe(u), lambda u: u, unit)
-    z = precondition(seed)
+    z = flow.cond(active, precondition, xp.zeros_like, seed)
     empty = Subspace(
         V=rows_like(g, memory),
         BV=rows_like(g, memory),
@@ -261,6 +261,12 @@ def minimise(space: Subspace, reach: Reach, flow: Flow) -> Minimiser:
         slope=dot(space.h, y),
         curvature=dot(y, space.T @ y),
     )
+
+
+def convex(space: Subspace) -> Array:
+    """Return whether no curvature in ``space`` is negative, clear of rounding; 0-d boolean."""
+    values = _spectrum(space)[0]
+    return values[0] >= -1e2 * eps(values)
 
 
 def ritz_pairs(space: Subspace, count: int) -> Pairs:

@@ -34,7 +34,7 @@ class CubicRegularization(RegularizedNewton):
         Most products per step, each of which keeps two vectors; by default 30.
     memory : int
         Pairs (s, B s) by which the subspace is preconditioned in the spherical norm.
-    forcing, attempts, second_order, fixed, gtol
+    forcing, attempts, quasi_newton, second_order, fixed, gtol
         As in :class:`TrustRegion`.
 
     Notes

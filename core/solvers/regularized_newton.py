@@ -5,13 +5,26 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from ..arrays import Array, dot, eps, indices_like, integer_like, like, namespace, norm
+from ..arrays import (
+    Array,
+    boolean_like,
+    dot,
+    eps,
+    guarded_divide,
+    indices_like,
+    integer_like,
+    like,
+    namespace,
+    norm,
+)
 from ..flow import Flow
+from ..globalize.line_search import SHORT
 from ..globalize.trial import Proposal, Trial, search
-from ..globalize.trust_radius import stretch
-from ..krylov.lanczos import Minimiser, Subspace, lanczos, minimise, ritz_pairs
+from ..globalize.trust_radius import BETTER, stretch
+from ..krylov.lanczos import Minimiser, Subspace, convex, lanczos, minimise, ritz_pairs
 from ..krylov.secular import Reach
 from ..norms import Norm, Spherical, length
 from ..oracle import Oracle, Point, Product
@@ -40,6 +53,8 @@ class RegularizedNewtonState(NamedTuple):
     """Its length."""
     rejected: Array
     """Steps rejected so far."""
+    convex: Array
+    """Whether the last Krylov subspace showed no negative curvature."""
     pairs: Pairs
     """What the preconditioner is made from."""
     norm: Any
@@ -53,6 +68,7 @@ class Model(NamedTuple):
     products: Array
     """What it took."""
     pairs: Pairs
+    convex: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +83,7 @@ class RegularizedNewton(Solver):
     memory: int = 10
     forcing: float = 0.5
     attempts: int = 10
+    quasi_newton: bool = True
     second_order: bool = False
     fixed: bool = False
 
@@ -121,6 +138,7 @@ class RegularizedNewton(Solver):
             step=zeros,
             step_norm=zero,
             rejected=integer_like(x, 0),
+            convex=boolean_like(x, True),
             pairs=Pairs.none(x, self.memory if self._learns() else 0),
             norm=self.norm.init(x),
         )
@@ -146,8 +164,9 @@ class RegularizedNewton(Solver):
 
         norm_state = self.norm.update(state.norm, g)
         size = self._first(state.radius, self._dual_length(norm_state, g))
-        pairs = self._recall(state, g)
-        model = self._model(curved, g, size, pairs, norm_state, active, flat, flow)
+        pairs, taught = self._recall(state, g)
+        secant = active & ~flat & taught & state.convex & self.quasi_newton
+        model = self._model(curved, g, size, pairs, norm_state, active, secant, flat, flow)
         if self.second_order:
             promised = flow.cond(
                 flat, lambda size: model.propose(size).predicted, xp.zeros_like, size
@@ -167,12 +186,14 @@ class RegularizedNewton(Solver):
             active=active,
             flow=flow,
         )
-        longer = stretch(value_at, trial, start, active=active, flow=flow)
+        # Half of what the slope says is what the pairs promise of their step.
+        better = xp.where(secant, like(g, 2 * SHORT), like(g, BETTER))
+        longer = stretch(value_at, trial, start, better=better, active=active, flow=flow)
         s = longer.factor * trial.step
         tiny = trial.length <= eps(g) * xp.maximum(
             length(self.norm, norm_state, x), like(g, eps(g))
         )
-        stalled = active & ~trial.accepted & (tiny | (trial.size == 0))
+        stalled = active & ~secant & ~trial.accepted & (tiny | (trial.size == 0))
         stop = xp.where(flat, integer_like(g, Status.CONVERGED), integer_like(g, Status.STALLED))
         products = "hvps" if self.curvature == "hessian" else "ggns"
         return RegularizedNewtonState(
@@ -185,10 +206,11 @@ class RegularizedNewton(Solver):
                 values=int(judged_apart) + trial.tries + longer.tries,
                 **{products: model.products},
             ),
-            radius=xp.where(active, self._resized(trial, longer.factor), state.radius),
+            radius=xp.where(active & ~secant, self._resized(trial, longer.factor), state.radius),
             step=s,
             step_norm=norm(s),
             rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
+            convex=xp.where(active, model.convex, state.convex),
             pairs=model.pairs,
             norm=norm_state,
         )
@@ -201,29 +223,41 @@ class RegularizedNewton(Solver):
         pairs: Pairs,
         norm_state: Any,
         active: Array,
+        secant: Array,
         flat: Array,
         flow: Flow,
     ) -> Model:
-        """Return the model of a Lanczos subspace, and the pairs that it teaches."""
+        """Return the model of a Lanczos subspace, and the pairs that it teaches.
+
+        Where ``secant`` holds it is that of the pairs, and no product is taken.
+        """
         learns = self._learns()
-        scale = like(g, 1.0)
+        inverse = pairs.inverse(like(g, 1.0)) if learns else partial(self.norm.solve, norm_state)
         space = lanczos(
             self._matvec(pt),
             g,
             self._reach(size),
             metric=lambda v: self.norm.apply(norm_state, v),
-            precondition=pairs.inverse(scale)
-            if learns
-            else lambda v: self.norm.solve(norm_state, v),
+            precondition=inverse,
             rtol=self._rtol(g),
             memory=self.max_inner or SUBSPACE,
-            active=active,
+            active=active & ~secant,
             flow=flow,
             probing=flat,
         )
-        if learns:
-            pairs = _newest(pairs, ritz_pairs(space, self.memory))
-        return Model(self._proposals(space, flow), space.size, pairs)
+        propose = self._proposals(space, flow)
+        if not learns:
+            return Model(propose, space.size, pairs, boolean_like(g, True))
+        if self._remembers():
+            propose = _enriched(propose, inverse, g, size, secant, flow)
+
+        def known(old: Pairs) -> tuple[Pairs, Array]:
+            return old, boolean_like(g, True)
+
+        def learned(old: Pairs) -> tuple[Pairs, Array]:
+            return _newest(old, ritz_pairs(space, self.memory)), convex(space)
+
+        return Model(propose, space.size, *flow.cond(secant, known, learned, pairs))
 
     def _proposals(self, space: Subspace, flow: Flow) -> Callable[[Array], Proposal]:
         """Return what solves the model in ``space`` for a size, by no product."""
@@ -238,12 +272,17 @@ class RegularizedNewton(Solver):
         """Whether pairs precondition; any norm but the spherical one does so itself."""
         return self.memory > 0 and isinstance(self.norm, Spherical)
 
-    def _recall(self, state: RegularizedNewtonState, g: Array) -> Pairs:
-        """Return the pairs with that of the last step, which only one fixed function teaches."""
-        if not (self.fixed and self._learns() and self.curvature == "hessian"):
-            return state.pairs
+    def _remembers(self) -> bool:
+        """Whether the steps teach pairs, which those of one fixed function do."""
+        return self.fixed and self._learns() and self.curvature == "hessian"
+
+    def _recall(self, state: RegularizedNewtonState, g: Array) -> tuple[Pairs, Array]:
+        """Return the pairs with that of the last step, and whether it taught one."""
+        if not self._remembers():
+            return state.pairs, boolean_like(g, False)
         y = g - state.grad
-        return state.pairs.push(state.step, y, teaches(state.step, y))
+        taught = teaches(state.step, y)
+        return state.pairs.push(state.step, y, taught), taught
 
     def _negligible(self, f: Array) -> Array:
         """Return the decrease that a converged run may leave undone."""
@@ -264,6 +303,28 @@ class RegularizedNewton(Solver):
         xp, size = namespace(g), norm(g)
         unit = g / xp.where(size > 0, size, like(size, 1.0))
         return size * xp.sqrt(dot(unit, self.norm.solve(norm_state, unit)))
+
+
+def _enriched(
+    propose: Callable[[Array], Proposal],
+    inverse: Callable[[Array], Array],
+    g: Array,
+    size: Array,
+    secant: Array,
+    flow: Flow,
+) -> Callable[[Array], Proposal]:
+    """Return ``propose``, or if ``secant`` holds what proposes the quasi-Newton step.
+
+    The size is then that of the whole step, so that a smaller one shortens it along itself.
+    """
+    d = flow.cond(secant, lambda g: -inverse(g), namespace(g).zeros_like, g)
+    slope = dot(g, d)
+
+    def along(smaller: Array) -> Proposal:
+        factor = guarded_divide(smaller, size)
+        return Proposal.along(d, factor, length=smaller, slope=slope, curvature=-slope)
+
+    return lambda size: flow.cond(secant, along, propose, size)
 
 
 def _newest(old: Pairs, new: Pairs) -> Pairs:
