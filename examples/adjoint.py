@@ -62,11 +62,12 @@ def gradient(u: Any) -> Any:
     return WIDTH * (ALPHA * u + adjoint)
 
 
-def solve(method: str | osculant.Solver = "trust-region") -> osculant.Solution:
-    """Return the optimal heating."""
+def solve() -> osculant.Solution:
+    """Return the optimal heating, by a Hessian product or more in each step."""
     start = np.zeros(POINTS)
     oracle = osculant.oracle(objective, start, grad=gradient, products="complex-step")
     oracle.check_analytic(start)  # raises, naming the entry, if the code loses a derivative
+    method = osculant.TrustRegion(quasi_newton=False)
     return osculant.minimize(oracle, start, method=method, tol=1e-10)
 
 

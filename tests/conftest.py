@@ -1,6 +1,7 @@
 """Settings of the test session, and a composition whose derivatives have closed forms."""
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,14 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_dropped():
+    """Drop what JAX compiled for a module: programs are memory maps, and a process has 65,530."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(params=["float32", "float64"])
