@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-import torch
 
 from osculant.core.arrays import namespace
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
 def test_a_number_beside_an_array_belongs_to_no_namespace():
