@@ -8,7 +8,7 @@ losses are reported by (Martens 2010).
 
     python benchmarks/autoencoder.py FOLDER [--initialise sparse|glorot] [--seconds 120]
         [--loss squared-error|cross-entropy] [--clock wall|cpu] [--backend torch]
-        [--only NAME ...] [--out docs/reports/autoencoder.md]
+        [--only NAME ...] [--out FILE]
 """
 
 import os
@@ -190,12 +190,10 @@ def race(problem: Problem, racers: list[Entry], seconds: float, clock: Any) -> N
 
 
 def report(racers: list[Entry], arguments: argparse.Namespace) -> str:
-    """Return a table in Markdown."""
+    """Return a section of the report, in Markdown."""
     marks = [f"{arguments.seconds * k / MARKS:.3g} s" for k in range(1, MARKS + 1)]
     kind = {"wall": "wall-clock", "cpu": "processor time of the process"}[arguments.clock]
     lines = [
-        "# The deep autoencoder",
-        "",
         f"## {arguments.initialise}, {arguments.loss}",
         "",
         f"The squared error per image on all images after equal time: {arguments.seconds:g} s of",
@@ -223,7 +221,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--backend", choices=("torch", "numpy", "jax"), default="torch")
     parser.add_argument("--only", nargs="*", help="parts of the names of the methods to run")
-    parser.add_argument("--out", help="file for the report")
+    parser.add_argument("--out", help="file for the section of the report")
     arguments = parser.parse_args()
     problem = Problem(arguments.folder, arguments.backend, arguments.initialise, arguments.loss)
     racers = [

@@ -258,6 +258,7 @@ def check_limits(**limits: float | None) -> None:
             continue
         if not isinstance(limit, Real):
             raise TypeError(f"{name} is {limit!r}; it must be a number")
-        if not limit > 0 or (name in ("epochs", "steps") and limit % 1 > 0):
-            kind = "positive and whole" if name in ("epochs", "steps") else "positive"
+        whole = name in ("epochs", "steps")
+        if not limit > 0 or (whole and limit % 1 > 0):
+            kind = "positive and whole" if whole else "positive"
             raise ValueError(f"{name} is {limit}; it must be {kind}")
