@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from .arrays import Array, integer_like
+import optree
+
+from .arrays import Array, integer_like, is_array, namespace
 from .history import History
 
 #: Gradient-equivalents of each kind of evaluation: on a dense network a gradient is three
@@ -107,9 +111,71 @@ _MESSAGES = {
 }
 
 
-@dataclass
-class Solution:
+#: Arrays of more entries are printed by their ends, as in SciPy's results.
+_PRINTED_WHOLE = 12
+
+
+class Result(Mapping[str, Any]):
+    """A dataclass that is a mapping of its fields, too, and prints as a table of them.
+
+    Two results are equal if they are the same object.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def _names(self) -> list[str]:
+        return [f.name for f in fields(self)]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        rows = {f.name: _printed(getattr(self, f.name)) for f in fields(self) if f.repr}
+        width = max(map(len, rows))
+        indent = "\n" + " " * (width + 2)
+        return "\n".join(f"{name:>{width}}: {indent.join(rows[name])}" for name in rows)
+
+
+def _printed(value: Any) -> list[str]:
+    """Return the lines that stand for a number, a text or a tree of arrays."""
+    if isinstance(value, str):
+        return [value]
+    return repr(optree.tree_map(_abbreviated, value, none_is_leaf=True)).splitlines()
+
+
+def _abbreviated(leaf: Any) -> Any:
+    size = math.prod(leaf.shape) if is_array(leaf) else 0
+    if size <= _PRINTED_WHOLE:
+        return leaf
+    flat = namespace(leaf).reshape(leaf, (-1,))
+    a, b, y, z = (f"{float(flat[i]):.4g}" for i in (0, 1, size - 2, size - 1))
+    dtype = str(leaf.dtype).rpartition(".")[-1]
+    return _Text(f"[{a} {b} ... {y} {z}] {dtype} of shape {tuple(leaf.shape)}")
+
+
+class _Text(str):
+    """Text that is printed without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+@dataclass(eq=False, repr=False)
+class Solution(Result):
     """What :func:`minimize` and :func:`fit` return; names as in ``scipy.optimize.OptimizeResult``.
+
+    A mapping of these, too: ``solution["x"]``, ``dict(solution)``.
 
     Attributes
     ----------
@@ -154,12 +220,3 @@ class Solution:
     history: History = field(repr=False)
     state: Any = field(repr=False)
     allvecs: list[Any] | None = field(default=None, repr=False)
-
-    def keys(self) -> list[str]:
-        """Names of the fields, so that ``dict(solution)`` works as with SciPy's result."""
-        return [f.name for f in fields(self)]
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.keys():
-            raise KeyError(name)
-        return getattr(self, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from .core.arrays import Array, max_abs, namespace
 from .core.errors import ProductUnavailable
 from .core.oracle import GAUSS_NEWTON_PRODUCTS, Oracle, Point
 from .core.residual_model import jacobian, residuals
-from .core.result import Status
+from .core.result import Result, Status
 from .core.solvers import LevenbergMarquardt, Solver
 
 #: rho(t^2) by the namespace and t = r / f_scale.
@@ -42,9 +42,11 @@ class SumOfRho:
         return self.scale**2 / 2 * xp.sum(_LOSSES[self.name](xp, r / self.scale))
 
 
-@dataclass
-class LeastSquaresSolution:
+@dataclass(eq=False, repr=False)
+class LeastSquaresSolution(Result):
     """What :func:`least_squares` returns; names as in ``scipy.optimize.least_squares``.
+
+    A mapping of these, as :class:`Solution` is.
 
     Attributes
     ----------
@@ -89,14 +91,8 @@ class LeastSquaresSolution:
         """
         return jacobian(self._point)
 
-    def keys(self) -> list[str]:
-        """Names of the fields, so that ``dict(solution)`` works as with SciPy's result."""
-        return [f.name for f in fields(self) if f.name != "_point"] + ["jac"]
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.keys():
-            raise KeyError(name)
-        return getattr(self, name)
+    def _names(self) -> list[str]:
+        return [name for name in super()._names() if name != "_point"] + ["jac"]
 
 
 def least_squares(

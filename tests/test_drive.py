@@ -99,6 +99,24 @@ def test_result_has_scipys_names_and_behaves_like_a_mapping():
     assert fields["fun"] is solution["fun"] is solution.fun
     with pytest.raises(KeyError):
         solution["hess"]
+    assert "x" in solution and "hess" not in solution and solution.get("hess") is None
+    assert list(solution) == list(solution.keys()) and len(solution) == len(fields)
+    other = osculant.minimize(square, np.zeros(1), args=(1.0,))
+    assert solution == solution and solution != other  # and not an array of truth values
+
+
+def test_a_result_prints_as_a_table_that_fits_a_screen(backend):
+    x0 = {
+        "short": backend.from_numpy(np.zeros(2)),
+        "long": [backend.from_numpy(np.full((30, 40), 0.0))],
+    }
+    text = repr(
+        osculant.minimize(lambda p: square(p["short"], 1.0) + square(p["long"][0], 2.0), x0)
+    )
+    (line,) = (line for line in text.splitlines() if line.startswith("      x: "))
+    assert "[2 2 ... 2 2] float64 of shape (30, 40)" in line and "1." in line
+    assert "message: Converged: the largest" in text
+    assert len(text) < 1000 and "history" not in text
 
 
 def test_progress_shows_the_loss(capsys):
