@@ -115,8 +115,9 @@ def oracle(
         ``jvp``, ``vjp``, ``loss_hvp``, which are called instead and never traced: ``value`` and
         ``grad`` as ``grad(params, *data)``, the others as ``hvp(params, v, *data)``. ``grad`` and
         what else has the parameters' size takes and returns trees like them. With ``value``,
-        ``fun`` may be left out. A ``grad`` that accepts complex arrays has exact Hessian products
-        by ``products="complex-step"``.
+        ``fun`` may be left out: then there are your own products and no others, unless by steps. A
+        ``grad`` that accepts complex arrays has exact Hessian products by
+        ``products="complex-step"``.
 
     Returns
     -------

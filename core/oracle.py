@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from .arrays import Array, dot, namespace
 from .errors import ProductUnavailable
@@ -120,6 +120,17 @@ class Oracle(ABC):
         they draw from their data.
         """
         return nullcontext()
+
+    def remedy(self, product: Product) -> str:
+        """Return what to do where ``product``, which is missing, is wanted."""
+        if product in GAUSS_NEWTON_PRODUCTS:
+            return AS_COMPOSITION
+        return "the NumPy, PyTorch and JAX backends supply it: see osculant.backends"
+
+    def advice(self, product: Product) -> str:
+        """Return the remedy for ``product``, and what there is, as sentences."""
+        offered = ", ".join(sorted(self.products)) or "nothing"
+        return f"{self.remedy(product)}. It has: {offered}."
 
     def prepare(self) -> None:  # noqa: B027
         """Make ready for an evaluation of the function as it is held; called before each."""
@@ -350,17 +361,10 @@ class Point(ABC):
         if product not in self.oracle.products:
             raise self._unavailable(product)
 
-    _remedies: ClassVar[dict[Product, str]] = {
-        product: AS_COMPOSITION for product in GAUSS_NEWTON_PRODUCTS
-    }
-
     def _unavailable(self, product: Product, what: str = "") -> ProductUnavailable:
-        remedy = self._remedies.get(
-            product, "the NumPy, PyTorch and JAX backends supply it: see osculant.backends"
-        )
         return ProductUnavailable(
-            f"{type(self.oracle).__name__} has no {' '.join([product, what]).strip()}; {remedy}. "
-            f"It has: {', '.join(sorted(self.oracle.products))}."
+            f"{type(self.oracle).__name__} has no {' '.join([product, what]).strip()}; "
+            f"{self.oracle.advice(product)}"
         )
 
 

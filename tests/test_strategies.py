@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import osculant
-from osculant import NotAnalytic, ProductUnavailable
+from osculant import NotAnalytic, Product, ProductUnavailable
 from osculant.backends.strategies import ComplexStep, FiniteDifference
 from osculant.core.arrays import namespace
 from osculant.testing.scenarios import SCENARIOS
@@ -367,18 +367,19 @@ def test_each_product_can_be_the_users_own():
     np.testing.assert_array_equal(composed.ggn(v), v + 13)  # H_L = I
 
 
-def test_hessian_products_by_hand_for_any_solver():
-    solution = osculant.minimize(
-        osculant.oracle(
-            x0=X,
-            value=quartic,
-            grad=quartic_gradient,
-            hvp=lambda x, v: 3 * x**2 * v + 2 * np.sum(v),
-            products="finite-difference",
-        ),
-        X,
-    )
-    assert solution.success
+def test_functions_by_hand_are_enough_and_none_is_traced():
+    def value(x):
+        return quartic(np.asarray(x))  # a traced array would raise
+
+    def hvp(x, v):
+        return 3 * x**2 * v + 2 * np.sum(v)
+
+    whole = osculant.oracle(x0=X, value=value, grad=quartic_gradient, hvp=hvp)
+    assert whole.products == {Product.GRAD, Product.HVP, Product.VHV}
+    assert osculant.minimize(whole, X, method="trust-region").success
+    assert osculant.minimize(osculant.oracle(x0=X, value=value, grad=quartic_gradient), X).success
+    with pytest.raises(ProductUnavailable, match=r"needs grad.*finite-difference.*has: nothing"):
+        osculant.minimize(osculant.oracle(x0=X, value=value), X)
 
 
 @pytest.mark.parametrize(

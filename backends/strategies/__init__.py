@@ -51,7 +51,11 @@ def build(
     check_functions(functions, objective.composite)
     if step == "autodiff":
         exact = make_oracle(objective, example)
-        return Overridden(exact, functions) if functions else exact
+        if not functions:
+            return exact
+        if objective.fun is not None and objective.fun is functions.get("value"):
+            exact = BlackBox(objective, exact.structure, exact)
+        return Overridden(exact, functions)
     if not isinstance(step, ComplexStep | FiniteDifference):
         raise ValueError(
             f"products={products!r} is unknown; there are: autodiff, {', '.join(STEPS)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import array_api_compat
 
@@ -60,6 +60,15 @@ class Stepped(Oracle):
             self.products |= GAUSS_NEWTON_PRODUCTS
         self.products |= exact.products & {Product.THIRD}
 
+    def remedy(self, product: Product) -> str:
+        """Return what to do where ``product``, which is missing, is wanted."""
+        if product not in HESSIAN_PRODUCTS:
+            return super().remedy(product)
+        return (
+            "a complex step gives Hessian products of a gradient: give grad=, a function of "
+            "complex arrays, or fun instead of value= to have it differentiated"
+        )
+
     @contextmanager
     def held(self, seed: int, *, track: bool = True) -> Iterator[None]:
         """Hold the function where the steps lead as well; its state moves once."""
@@ -97,12 +106,6 @@ class SteppedPoint(Point):
     """
 
     oracle: Stepped
-
-    _remedies: ClassVar[dict[Product, str]] = Point._remedies | {
-        product: "a complex step gives Hessian products of a gradient: give grad=, a function "
-        "of complex arrays, or fun instead of value= to have it differentiated"
-        for product in (Product.HVP, Product.VHV)
-    }
 
     def __init__(self, oracle: Stepped, x: Array, data: tuple[Any, ...]) -> None:
         super().__init__(oracle)

@@ -10,9 +10,10 @@ from typing import Any
 import array_api_compat
 
 from ...core.arrays import Array, is_complex, namespace
-from ...core.errors import NotAnalytic, ProductUnavailable
+from ...core.errors import NotAnalytic
 from ...core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
+    HESSIAN_PRODUCTS,
     Objective,
     Oracle,
     Point,
@@ -48,6 +49,15 @@ class BlackBox(Oracle):
         super().__init__(structure)
         self.objective, self.host = objective, host
         self.flow = host.flow
+
+    def remedy(self, product: Product) -> str:
+        """Return what to do where ``product``, which is missing, is wanted."""
+        if product not in HESSIAN_PRODUCTS:
+            return super().remedy(product)
+        return (
+            "give it as a function of your own, or choose products='complex-step' or "
+            "'finite-difference'"
+        )
 
     def at(self, x: Array, *data: Any) -> BlackBoxPoint:
         """Return a point that evaluates when it is asked."""
@@ -170,6 +180,10 @@ class Overridden(Oracle):
         """Return a tree of parameters as a new vector of shape (n,)."""
         return self.base.ravel(tree)
 
+    def remedy(self, product: Product) -> str:
+        """Return what to do where ``product``, which is missing, is wanted."""
+        return self.base.remedy(product)
+
     def held(self, seed: int, *, track: bool = True) -> AbstractContextManager[None]:
         """Hold the oracle underneath; the user's functions answer for themselves."""
         return self.base.held(seed, track=track)
@@ -279,9 +293,6 @@ class OverriddenPoint(Point):
         if "loss_hvp" not in self.oracle.functions:
             return self._base._loss_hvp(u)
         return _flat(self._call("loss_hvp", self._like_outputs(u)))
-
-    def _unavailable(self, product: Product, what: str = "") -> ProductUnavailable:
-        return self._base._unavailable(product, what)
 
     def _third(self, v: Array) -> Callable[[Array], Array]:
         return self._base._third(v)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, like, namespace, norm
 from ..errors import ProductUnavailable
 from ..history import History
-from ..oracle import AS_COMPOSITION, GAUSS_NEWTON_PRODUCTS, Oracle
+from ..oracle import Oracle
 from ..result import COST, Solution, Status
 from ..solvers.base import Solver
 
@@ -244,10 +244,9 @@ def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
     if not bool(xp.all(xp.isfinite(x))):
         raise ValueError("the start has entries that are not finite")
     for product in sorted(solver.needs() - oracle.products):
-        remedy = f". {AS_COMPOSITION}" if product in GAUSS_NEWTON_PRODUCTS else ""
         raise ProductUnavailable(
             f"{type(solver).__name__} needs {product}, which {type(oracle).__name__} does not "
-            f"offer; it has: {', '.join(sorted(oracle.products))}{remedy}"
+            f"offer; {oracle.advice(product)}"
         )
 
 
