@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from os import PathLike
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -15,12 +15,29 @@ from .core.drive import Callback, Evaluation
 from .core.oracle import Oracle
 from .core.result import Solution
 from .core.sampler import Batched
-from .core.solvers import METHODS, Solver
+from .core.solvers import Solver, as_solver
 from .progress import reporting
 
 # A trial step may leave the function's domain: the solvers refuse it, and report it where it
 # matters, so NumPy need not warn.
 _QUIET: Any = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+
+#: What is passed to SciPy's functions by habit, and what there is instead.
+_INSTEAD = {
+    **dict.fromkeys(
+        ("jac", "hess", "hessp"),
+        "derivatives are made automatically; your own go into the oracle, as in "
+        "minimize(osculant.oracle(fun, x0, grad=..., hvp=...), x0)",
+    ),
+    **dict.fromkeys(
+        ("bounds", "constraints"),
+        "the solvers are for problems without constraints: substitute the variables, as by "
+        "x = exp(z) for x > 0, or take scipy.optimize with this library's derivatives",
+    ),
+    "options": "give options of the run by name, as maxiter=100, and those of a solver to the "
+    "solver, as method=osculant.LBFGS(memory=20)",
+    "max_nfev": "the limits are maxiter and max_seconds",
+}
 
 
 def minimize(
@@ -28,7 +45,7 @@ def minimize(
     x0: Any,
     *,
     method: str | Solver = "auto",
-    args: tuple[Any, ...] = (),
+    args: Any = (),
     tol: float | None = None,
     atol: float | None = None,
     rtol: float = 0.0,
@@ -40,6 +57,7 @@ def minimize(
     progress: bool = False,
     return_all: bool = False,
     jit: bool = True,
+    **others: Never,
 ) -> Solution:
     """Minimise a function of any array, or of any tree of arrays.
 
@@ -60,7 +78,7 @@ def minimize(
         ``"trust-region"``, ``"cubic-regularization"``; for an oracle of residuals and their loss:
         ``"lm"``, ``"gauss-newton"``. The rest are for mini-batches (:func:`fit`).
     args : tuple
-        Further arguments of ``fun``: the data.
+        Further arguments of ``fun``: the data. Anything else than a tuple is the only one.
     tol : float, optional
         SciPy's name of ``atol``; give one of them.
     atol, rtol : float
@@ -109,14 +127,15 @@ def minimize(
     >>> solution.x
     array([2., 2., 2.])
     """
+    _refuse(others)
     oracle, start = _start(fun, x0)
     limits = {"nit": maxiter, "seconds": max_seconds}
     with np.errstate(**_QUIET), reporting(callback, progress, limits) as report:
         return drive.minimize(
             oracle,
             start,
-            solver=_solver(method),
-            data=tuple(args),
+            solver=as_solver(method),
+            data=as_data(args),
             tol=tol,
             atol=atol,
             rtol=rtol,
@@ -246,7 +265,7 @@ def fit(
             oracle,
             params,
             batches,
-            solver=_solver(solver),
+            solver=as_solver(solver),
             curvature=curvature,
             ratio=ratio,
             epochs=epochs,
@@ -261,6 +280,17 @@ def fit(
         )
 
 
+def _refuse(others: Mapping[str, object]) -> None:
+    for name in others:
+        instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise TypeError(f"minimize() has no argument {name!r}{instead}")
+
+
+def as_data(args: Any) -> tuple[Any, ...]:
+    """Return the data arguments of a function, of which a single one may stand by itself."""
+    return args if isinstance(args, tuple) else (args,)
+
+
 def _start(fun: Callable[..., Any] | Oracle, x0: Any) -> tuple[Oracle, Any]:
     """Return the oracle, and ``x0`` as its flat vector."""
     if isinstance(fun, Oracle):
@@ -268,13 +298,3 @@ def _start(fun: Callable[..., Any] | Oracle, x0: Any) -> tuple[Oracle, Any]:
     x0 = backends.as_parameters(x0)
     oracle = backends.oracle(fun, x0)
     return oracle, oracle.ravel(x0)
-
-
-def _solver(method: str | Solver) -> Solver:
-    if isinstance(method, Solver):
-        return method
-    if isinstance(method, type) and issubclass(method, Solver):
-        raise TypeError(f"pass an instance, {method.__name__}(), not the class")
-    if method not in METHODS:
-        raise ValueError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
-    return METHODS[method]()

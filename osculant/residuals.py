@@ -100,7 +100,7 @@ def least_squares(
     x0: Any,
     *,
     method: str | Solver = "auto",
-    args: tuple[Any, ...] = (),
+    args: Any = (),
     loss: str = "linear",
     f_scale: float = 1.0,
     **options: Any,
@@ -121,7 +121,7 @@ def least_squares(
         50 products, and works by products beyond. Or a solver with options of its own; one for
         general functions, such as ``TrustRegion(curvature="gauss-newton")``, serves too.
     args : tuple
-        Further arguments of ``residual``: the data.
+        Further arguments of ``residual``: the data. Anything else than a tuple is the only one.
     loss : {"linear", "soft_l1", "huber", "cauchy"}
         rho in f_scale^2 / 2 sum rho((r / f_scale)^2), with rho(z) = z, 2 ((1 + z)^1/2 - 1),
         z up to 1 and 2 z^1/2 - 1 beyond, and log(1 + z).
@@ -164,7 +164,7 @@ def least_squares(
     raised to a small positive number where it is concave (Triggs et al. 2000, section 4.3).
     """
     x0 = backends.as_parameters(x0)
-    oracle, data = _oracle(residual, x0, tuple(args), loss, f_scale)
+    oracle, data = _oracle(residual, x0, api.as_data(args), loss, f_scale)
     solver = LevenbergMarquardt() if method == "auto" else method
     solution = api.minimize(oracle, x0, method=solver, args=data, **options)
     with np.errstate(**api._QUIET):

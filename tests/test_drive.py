@@ -44,6 +44,19 @@ def test_plain_numbers_become_a_float64_array(x0):
     assert isinstance(solution.x, np.ndarray) and solution.x.dtype == np.float64
 
 
+def test_a_single_argument_needs_no_tuple():
+    a = np.array([1.0, 2.0])
+    for single in (a, 3.0):
+        solution = osculant.minimize(square, np.zeros(2), args=single)
+        np.testing.assert_allclose(solution.x, np.broadcast_to(single, 2))
+        fit = osculant.least_squares(lambda x, a: x - a, np.zeros(2), args=single)
+        np.testing.assert_allclose(fit.x, np.broadcast_to(single, 2))
+
+
+def test_names_of_methods_may_be_written_as_in_scipy():
+    assert osculant.minimize(square, np.zeros(2), method="Newton-CG").success
+
+
 def test_function_that_overwrites_its_argument_does_no_harm():
     def fun(x):
         x *= 2.0
@@ -270,6 +283,27 @@ def test_other_tolerances_compile_nothing():
             "tol is nan",
         ),
         (lambda: osculant.minimize(square, np.zeros(2), maxiter=-1), ValueError, "maxiter is -1"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), maxiter=None),
+            TypeError,
+            "maxiter is None",
+        ),
+        (lambda: osculant.minimize(square, np.zeros(2), method=3), TypeError, "the solver is 3"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2), jac=True),
+            TypeError,
+            r"oracle\(fun, x0, g",
+        ),
+        (lambda: osculant.minimize(square, np.zeros(2), bounds=[]), TypeError, "constraints"),
+        (lambda: osculant.minimize(square, np.zeros(2), options={}), TypeError, "maxiter=100"),
+        (lambda: osculant.least_squares(square, np.zeros(2), max_nfev=3), TypeError, "maxiter"),
+        (lambda: osculant.minimize(square, np.zeros(2), foo=1), TypeError, "argument 'foo'$"),
+        (lambda: osculant.minimize(square, np.zeros(2, np.float16)), TypeError, "are float16; the"),
+        (
+            lambda: osculant.minimize(square, np.zeros(2, np.longdouble)),
+            TypeError,
+            "compute in float32 or float64",
+        ),
         (lambda: osculant.minimize(square, np.zeros(2), rtol=-1.0), ValueError, "rtol is -1.0"),
         (lambda: osculant.minimize(square, np.zeros(2), ftol=-1.0), ValueError, "ftol is -1.0"),
         (lambda: osculant.minimize(square, np.zeros(2), xtol=-1.0), ValueError, "xtol is -1.0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ..arrays import Array, eps, max_abs
@@ -55,6 +56,8 @@ def minimize(
     """
     solver = solver.deterministic()
     tolerances = _tolerances(x0, solver, tol, atol, rtol, ftol, xtol)
+    if not isinstance(maxiter, Real):
+        raise TypeError(f"maxiter is {maxiter!r}; it must be a number")
     if maxiter < 0:
         raise ValueError(f"maxiter is {maxiter}; it must be zero or positive")
     check_limits(max_seconds=max_seconds)

@@ -230,24 +230,30 @@ class Run:
         )
 
 
+def check_solver(oracle: Oracle, solver: Solver) -> None:
+    """Raise unless ``oracle`` offers what ``solver`` needs, in single or double precision."""
+    structure = oracle.structure
+    if structure.xp.finfo(structure.dtype).bits not in (32, 64):
+        raise TypeError(
+            f"the parameters are {structure.dtype}; the solvers compute in float32 or float64: "
+            "keep the parameters in one of them, and cast inside the function (torch.autocast)"
+        )
+    for product in sorted(solver.needs() - oracle.products):
+        raise ProductUnavailable(
+            f"{type(solver).__name__} needs {product}, which {type(oracle).__name__} does not "
+            f"offer; {oracle.advice(product)}"
+        )
+
+
 def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
     """Raise unless ``solver`` can start at ``x`` with what ``oracle`` offers."""
-    if not isinstance(solver, Solver):
-        raise TypeError(
-            f"solver is {solver!r}; pass an instance such as osculant.TrustRegion(), not a "
-            f"{type(solver).__name__}"
-        )
     oracle.structure.check(x, name="the start")
     if oracle.size == 0:
         raise ValueError("the start has no entries: there is nothing to choose")
     xp = namespace(x)
     if not bool(xp.all(xp.isfinite(x))):
         raise ValueError("the start has entries that are not finite")
-    for product in sorted(solver.needs() - oracle.products):
-        raise ProductUnavailable(
-            f"{type(solver).__name__} needs {product}, which {type(oracle).__name__} does not "
-            f"offer; {oracle.advice(product)}"
-        )
+    check_solver(oracle, solver)
 
 
 def check_limits(**limits: float | None) -> None:

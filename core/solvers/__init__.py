@@ -50,6 +50,31 @@ METHODS: dict[str, Callable[[], Solver]] = {
     "shampoo": Shampoo,
 }
 
+
+def as_solver(method: str | Solver) -> Solver:
+    """Return the solver of this name in :data:`METHODS`, in any case, or the solver itself.
+
+    Raises
+    ------
+    ValueError
+        If none is called that.
+    TypeError
+        If it is a class, or neither a name nor a solver.
+    """
+    if isinstance(method, Solver):
+        return method
+    if isinstance(method, type) and issubclass(method, Solver):
+        raise TypeError(f"pass an instance, {method.__name__}(), not the class")
+    if not isinstance(method, str):
+        raise TypeError(
+            f"the solver is {method!r}; pass a name or an instance such as osculant.TrustRegion(), "
+            f"not a {type(method).__name__}"
+        )
+    if method.lower() not in METHODS:
+        raise ValueError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
+    return METHODS[method.lower()]()
+
+
 __all__ = [
     "BFGS",
     "KFAC",
@@ -78,4 +103,5 @@ __all__ = [
     "State",
     "SteepestDescent",
     "TrustRegion",
+    "as_solver",
 ]
