@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from ..backends.torch_oracle import TorchOracle, TorchPoint
+from ..backends.torch_oracle import TorchOracle, TorchPoint, check_graph, graph_nodes
 from ..core import solvers
 from ..core.arrays import Array
 from ..core.checkpoint import named_leaves, rebuild
 from ..core.drive import check_start
-from ..core.oracle import Objective, Point, check_scalar
+from ..core.errors import CheckpointMismatch, NotDifferentiable, ProductUnavailable
+from ..core.oracle import (
+    GAUSS_NEWTON_PRODUCTS,
+    Objective,
+    Point,
+    Product,
+    check_outputs,
+    check_scalar,
+)
 from ..core.result import Status
-from ..core.solvers import Solver
+from ..core.solvers import Solver, as_solver
 from ..core.structure import Structure
 
-Closure = Callable[[], torch.Tensor]
+#: Returns the loss, or the model's outputs and the loss of them.
+Closure = Callable[[], torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
 
 
 class SolverOptimizer(torch.optim.Optimizer):
@@ -28,8 +37,9 @@ class SolverOptimizer(torch.optim.Optimizer):
     ----------
     params : iterable
         Parameters or parameter groups. Those with ``requires_grad=False`` stay as they are.
-    solver : Solver
-        Its hyper-parameters are fixed from here on; of the groups only ``lr`` is read.
+    solver : Solver or str
+        Its hyper-parameters are fixed from here on; of the groups only ``lr`` is read. Or its name
+        in :func:`osculant.fit`.
     lr : float
         Fraction of the solver's step to take, by group, for learning-rate schedulers. 1, the
         default, takes the step that the solver chose and checked.
@@ -41,7 +51,8 @@ class SolverOptimizer(torch.optim.Optimizer):
     Raises
     ------
     ValueError
-        If ``lr`` is negative, or there is nothing to optimise.
+        If ``lr`` is negative, there is nothing to optimise, or a group has a ``weight_decay``,
+        which belongs in the loss: a second-order step needs its curvature, too.
     TypeError
         If the parameters differ in dtype or device, which one flat vector cannot hold.
 
@@ -51,10 +62,25 @@ class SolverOptimizer(torch.optim.Optimizer):
 
         optimizer.step(lambda: loss_fn(model(inputs), targets))
 
-    It must not call ``backward`` and need not call ``zero_grad``; ``p.grad`` is not touched.
-    Random numbers that it draws from PyTorch's generators are the same at each evaluation within
-    a step. Gauss-Newton products need a model and a loss apart, which a closure does not have:
-    for these use :func:`osculant.fit`.
+    It must not call ``backward`` and need not call ``zero_grad``; ``p.grad`` is not touched, so
+    that a ``GradScaler`` has nothing to scale. ``torch.autocast`` belongs inside the closure.
+    Random numbers that it draws from PyTorch's generators are the same at each evaluation within a
+    step.
+
+    Gauss-Newton products need the model's outputs beside the loss::
+
+        def closure():
+            outputs = model(inputs)
+            return outputs, loss_fn(outputs, targets)
+
+        SolverOptimizer(model.parameters(), osculant.CurveBall()).step(closure)
+
+    The loss then must depend on the parameters through the outputs alone. Solvers that look into
+    layers or cut the batch into parts (:class:`osculant.KFAC`, :class:`osculant.HessianFree`) need
+    the model and the data themselves: for these use :func:`osculant.fit`.
+
+    Where other parameters are trained than in the last step (unfrozen ones, a new group), the
+    solver starts anew.
 
     The state, ``state_dict()["state"]``, holds plain tensors only.
 
@@ -72,7 +98,7 @@ class SolverOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: Any,
-        solver: Solver,
+        solver: Solver | str,
         lr: float = 1.0,
         *,
         buffers: Iterable[torch.Tensor] = (),
@@ -80,8 +106,22 @@ class SolverOptimizer(torch.optim.Optimizer):
         if not lr >= 0:
             raise ValueError(f"lr is {lr}; it must be zero or positive")
         super().__init__(params, {"lr": lr})
-        self.solver = solver
+        self.solver = as_solver(solver)
         self.buffers = list(buffers)
+        self._trained: list[torch.nn.Parameter] = []  # in the last step
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: self.__dict__[name] for name in ("solver", "buffers", "_trained")}
+        return {**super().__getstate__(), **own}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, as ``torch.optim.Optimizer`` does."""
+        if param_group.get("weight_decay"):
+            raise ValueError(
+                "weight_decay of a group is not read: let the closure add it to the loss, as "
+                "weight_decay / 2 * sum(p.square().sum() for p in parameters)"
+            )
+        super().add_param_group(param_group)
 
     def step(self, closure: Closure | None = None) -> torch.Tensor:
         """Take one step and return the loss where it started, as a 0-d tensor.
@@ -89,7 +129,8 @@ class SolverOptimizer(torch.optim.Optimizer):
         Parameters
         ----------
         closure : callable
-            Returns the loss, a scalar tensor with its graph. Called with gradients enabled.
+            Returns the loss, a scalar tensor with its graph; or the model's outputs and the loss.
+            Called with gradients enabled.
 
         Raises
         ------
@@ -97,6 +138,10 @@ class SolverOptimizer(torch.optim.Optimizer):
             Without a closure.
         RuntimeError
             If the closure calls ``backward``.
+        NotDifferentiable
+            If the loss does not depend on the parameters, or not by their outputs alone.
+        CheckpointMismatch
+            If the state that was loaded is of another solver, or of other parameters.
 
         Warns
         -----
@@ -108,7 +153,7 @@ class SolverOptimizer(torch.optim.Optimizer):
                 "step needs a closure that returns the loss: second-order solvers evaluate it "
                 "several times"
             )
-        oracle = _ClosureOracle(self._parameters(), closure, self.buffers)
+        oracle = ClosureOracle(self._parameters(), closure, self.buffers)
         start = oracle.ravel(list(oracle.parameters))
         state = self._load(oracle, start)
         try:
@@ -153,7 +198,10 @@ class SolverOptimizer(torch.optim.Optimizer):
 
     # The solver's state without x, which the parameters hold, is kept under the first parameter.
 
-    def _load(self, oracle: _ClosureOracle, x: Array) -> Any:
+    def _load(self, oracle: ClosureOracle, x: Array) -> Any:
+        if self._trained and not _same(self._trained, oracle.parameters):
+            self.state.clear()
+        self._trained = oracle.parameters
         fresh = self.solver.init(oracle, x)
         kept = self.state[oracle.parameters[0]]
         if not kept:
@@ -161,19 +209,29 @@ class SolverOptimizer(torch.optim.Optimizer):
             return fresh
         # torch casts a state that it loads to the parameters' dtype: cast counters back.
         fresh = fresh._replace(x=None)
-        leaves = {name: kept[name].to(value.dtype) for name, value in named_leaves(fresh).items()}
+        expected = named_leaves(fresh)
+        if {name: leaf.shape for name, leaf in expected.items()} != {
+            name: leaf.shape for name, leaf in kept.items()
+        }:
+            raise CheckpointMismatch(
+                f"the state is not one of {type(self.solver).__name__} with these options and "
+                "parameters: load another, or start anew by optimizer.state.clear()"
+            )
+        leaves = {name: kept[name].to(value.dtype) for name, value in expected.items()}
         return rebuild(fresh, leaves)._replace(x=x)
 
     def _store(self, state: Any) -> None:
         self.state[self._parameters()[0]] = named_leaves(state._replace(x=None))
 
 
-class _ClosureOracle(TorchOracle):
+class ClosureOracle(TorchOracle):
     """A closure over live parameters, which it moves to wherever it is asked to evaluate.
 
     A point's products need the parameters where they were when it was made; PyTorch raises if
     they have moved since, and no solver here asks for that.
     """
+
+    products = TorchOracle.products | GAUSS_NEWTON_PRODUCTS
 
     def __init__(
         self,
@@ -199,21 +257,43 @@ class _ClosureOracle(TorchOracle):
             for parameter, value in zip(self.parameters, self.structure.split(x), strict=True):
                 parameter.copy_(value)
 
+    def remedy(self, product: Product) -> str:
+        """Return what to do where ``product``, which is missing, is wanted."""
+        if product not in GAUSS_NEWTON_PRODUCTS:
+            return super().remedy(product)
+        return (
+            "Gauss-Newton products need the model's outputs: let the closure return (outputs, "
+            "loss), or train the model by osculant.fit"
+        )
+
+    def composition(self) -> Objective:
+        """Raise: a closure hides the model's layers."""
+        raise ProductUnavailable(
+            "a closure hides the model's layers: train by osculant.fit, with "
+            "osculant.oracle(model=model, loss=loss)"
+        )
+
     def at(self, x: Array, *data: Any) -> TorchPoint:
+        """Return the closure linearised at ``x``, of shape (n,)."""
         return _ClosurePoint(self, x)
 
     def value(self, x: Array, *data: Any) -> Array:
+        """Return the loss at ``x`` as a 0-d tensor."""
         with torch.no_grad():
-            return self.evaluate(x).detach().clone()
+            return self.evaluate(x)[1].detach().clone()
 
-    def evaluate(self, x: Array) -> torch.Tensor:
+    def evaluate(self, x: Array) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the model's outputs, None if the closure keeps them to itself, and the loss."""
         self.place(x)
         _set_random_states(self._random)
         _copy(self._before, self._buffers)
-        value = self.closure()
+        result = self.closure()
         if self._after is None:
             self._after = [buffer.clone() for buffer in self._buffers]
-        return value
+        if isinstance(result, tuple) and len(result) == 2:
+            return result
+        self.products = TorchOracle.products
+        return None, result
 
     def settle(self, took: bool = True) -> None:
         """Leave the buffers as the first evaluation left them, or as they were before it."""
@@ -223,12 +303,39 @@ class _ClosureOracle(TorchOracle):
 class _ClosurePoint(TorchPoint):
     """A point whose leaves are the live parameters."""
 
-    def __init__(self, oracle: _ClosureOracle, x: Array) -> None:
+    def __init__(self, oracle: ClosureOracle, x: Array) -> None:
         Point.__init__(self, oracle)
         with torch.inference_mode(False):
-            value = oracle.evaluate(x)
-        check_scalar(value, oracle.structure, "the closure")
-        self._leaves, self._value = oracle.parameters, value
+            self._z, self._value = oracle.evaluate(x)
+        check_scalar(self._value, oracle.structure, "the closure")
+        check_graph(self._value, "the closure")
+        self._leaves = oracle.parameters
+        if self._z is None:
+            reached = self._depends(self._value)
+        else:
+            check_outputs(self._z, oracle.structure, "the closure")
+            check_graph(self._z, "the closure")
+            reached = self._depends(self._z)
+            if self._depends(self._value, beyond=[self._z]):
+                raise NotDifferentiable(
+                    "the closure's loss depends on the parameters other than through the outputs "
+                    "that it returns, which Gauss-Newton products would miss: return the loss alone"
+                )
+        if not reached:
+            raise NotDifferentiable(
+                "the closure's loss does not depend on the optimizer's parameters: is it of "
+                "another model, or of a copy?"
+            )
+
+    def _depends(self, result: torch.Tensor, beyond: Sequence[torch.Tensor] = ()) -> bool:
+        """Whether ``result`` is computed from the parameters otherwise than by ``beyond``."""
+        leaves = {id(leaf) for leaf in self._leaves}
+        nodes = graph_nodes([result], beyond)
+        return any(id(getattr(node, "variable", None)) in leaves for node in nodes)
+
+
+def _same(a: Sequence[object], b: Sequence[object]) -> bool:
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _copy(values: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:

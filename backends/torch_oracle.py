@@ -124,16 +124,17 @@ class TorchPoint(Point):
         with torch.inference_mode(False):  # turns gradients on, whatever the caller's mode
             self._leaves = [p.detach().clone().requires_grad_() for p in structure.split(x)]
             params = structure.build(self._leaves)
+            self._z: Array | None = None  # the outputs, if it is a composition
             if objective.composite:
                 self._z = objective.outputs(params, data)
                 check_outputs(self._z, structure)
-                _check_graph(self._z, "model")
+                check_graph(self._z, "model")
                 self._value = objective.loss_of(self._z, data)
             else:
                 self._value = objective(params, *data)
         name = _scalar_name(objective)
         check_scalar(self._value, structure, name)
-        _check_graph(self._value, name)
+        check_graph(self._value, name)
 
     @property
     def value(self) -> Array:
@@ -148,26 +149,24 @@ class TorchPoint(Point):
     @property
     def outputs(self) -> Array:
         """The model's outputs, flattened to shape (m,)."""
-        return self._join([self._z]) if self.oracle.objective.composite else super().outputs
+        return super().outputs if self._z is None else self._join([self._z])
 
     @property
     def loss_grad(self) -> Array:
         """The gradient u of the loss by the model's outputs, of shape (m,)."""
-        return (
-            self._join([self._first[0]]) if self.oracle.objective.composite else super().loss_grad
-        )
+        return super().loss_grad if self._z is None else self._join([self._first[0]])
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape in which the loss takes the model's outputs."""
-        return tuple(self._z.shape)
+        return super().output_shape if self._z is None else tuple(self._z.shape)
 
     @cached_property
     @torch.inference_mode(False)
     def _first(self) -> tuple[Any, Sequence[Array]]:
         """u, the gradient of the loss by z (None for a plain function), and g by leaf."""
         seed = _seed(self._value)
-        if not self.oracle.objective.composite:
+        if self._z is None:
             return None, _pull([self._value], self._leaves, [seed], create_graph=True)
         (u,) = _pull([self._value], [self._z], [seed], create_graph=True)
         u = u.clone()  # a node of its own: a loss may hand z itself back as its gradient
@@ -242,7 +241,7 @@ class TorchPoint(Point):
         return v if isinstance(v, list) else self.oracle.structure.split(v)
 
     def _like_z(self, w: Array) -> Array:
-        return w.reshape(self._z.shape)
+        return w.reshape(self.output_shape)
 
     def _join(self, parts: Sequence[Array]) -> Array:
         return self.oracle.structure.join([part.detach() for part in parts], copy=True)
@@ -317,18 +316,24 @@ def _refuse_fused_norms(tensors: Sequence[Array]) -> None:
 
 def _names(tensors: Sequence[Array]) -> Iterator[str]:
     """Yield the names of all nodes in the graph of ``tensors``."""
-    seen: set[Any] = set()
+    return (node.name() for node in graph_nodes(tensors))
+
+
+def graph_nodes(tensors: Sequence[Array], beyond: Sequence[Array] = ()) -> Iterator[Any]:
+    """Yield the nodes of the graph of ``tensors``, without those behind ``beyond``."""
+    seen: set[Any] = {tensor.grad_fn for tensor in beyond}
     found = [tensor.grad_fn for tensor in tensors]
     while found:
         node = found.pop()
         if node is None or node in seen:
             continue
-        yield node.name()
+        yield node
         seen.add(node)
         found.extend(successor for successor, _ in node.next_functions)
 
 
-def _check_graph(result: Array, name: str) -> None:
+def check_graph(result: Array, name: str) -> None:
+    """Raise unless ``result``, returned by the user's function, has a graph."""
     if not result.requires_grad:
         raise NotDifferentiable(
             f"{name} returned a tensor that does not depend on its parameters; compute it from "

@@ -142,6 +142,17 @@ def test_a_step_draws_one_dropout_mask():
         (lambda x: lambda: _backward((x**2).sum()), RuntimeError, r"called backward\(\)"),
         (lambda x: lambda: (x**2).sum().item(), TypeError, "the closure returned a float"),
         (lambda x: lambda: x**2, ValueError, r"shape \(2,\)"),
+        (lambda x: lambda: (x.detach() ** 2).sum(), osculant.NotDifferentiable, "does not depend"),
+        (
+            lambda x: lambda: (torch.ones(2, requires_grad=True) ** 2).sum(),
+            osculant.NotDifferentiable,
+            "of another model",
+        ),
+        (
+            lambda x: lambda: (x.exp(), (x.exp() ** 2).sum()),
+            osculant.NotDifferentiable,
+            "other than through the outputs",
+        ),
     ],
 )
 def test_closures_that_cannot_work_say_why_and_move_nothing(closure_of, error, message):
@@ -163,8 +174,108 @@ def test_loss_that_is_not_finite_moves_nothing():
     assert np.isnan(loss.item()) and x.item() == -1.0
 
 
-def test_gauss_newton_needs_more_than_a_closure():
+@pytest.mark.parametrize(
+    "solver",
+    [osculant.TrustRegion(curvature="gauss-newton"), osculant.CurveBall(), osculant.GaussNewton()],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_a_closure_that_returns_its_outputs_has_gauss_newton_products(solver):
+    """Five steps equal five of the solver on the oracle of the model and the loss."""
+    model, inputs, targets = regression()
+    oracle = osculant.oracle(model=model, loss=torch.nn.functional.mse_loss)
+    start = dict(model.named_parameters())
+    solution = drive.fit(oracle, start, [(inputs, targets)] * 5, solver=solver)
+
+    def closure():
+        outputs = model(inputs)
+        return outputs, torch.nn.functional.mse_loss(outputs, targets)
+
+    optimizer = torch_adapter.SolverOptimizer(model.parameters(), solver)
+    for _ in range(5):
+        optimizer.step(closure)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), solution.x[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (osculant.TrustRegion(curvature="gauss-newton"), r"no ggn.*return \(outputs, loss\)"),
+        (osculant.KFAC(), "hides the model's layers: train by osculant.fit"),
+    ],
+)
+def test_what_a_closure_lacks_is_said_in_its_own_terms(solver, message):
     x = torch.nn.Parameter(torch.ones(1))
-    optimizer = torch_adapter.TrustRegion([x], curvature="gauss-newton")
-    with pytest.raises(osculant.ProductUnavailable, match="needs ggn"):
-        optimizer.step(lambda: (x**2).sum())
+    with pytest.raises(osculant.ProductUnavailable, match=message):
+        torch_adapter.SolverOptimizer([x], solver).step(lambda: (x**2).sum())
+    assert x.item() == 1.0
+
+
+def test_a_solver_goes_by_its_name():
+    x = torch.nn.Parameter(torch.ones(1))
+    assert torch_adapter.SolverOptimizer([x], "lbfgs").solver == osculant.LBFGS()
+    with pytest.raises(ValueError, match="there are: auto"):
+        torch_adapter.SolverOptimizer([x], "lbgfs")
+
+
+def test_parameters_that_join_later_start_the_solver_anew():
+    def steps(model, optimizer, number):
+        for _ in range(number):
+            optimizer.step(closure_of(model, inputs, targets))
+
+    model, inputs, targets = regression()
+    model[0].requires_grad_(False)
+    optimizer = torch_adapter.TrustRegion(model.parameters())
+    steps(model, optimizer, 2)
+    model[0].requires_grad_(True)
+    other = copy.deepcopy(model)
+    steps(model, optimizer, 2)
+    steps(other, torch_adapter.TrustRegion(other.parameters()), 2)
+    assert torch.equal(flat(model), flat(other))
+
+    last = torch_adapter.TrustRegion(model[2].parameters())
+    steps(model, last, 1)
+    last.add_param_group({"params": model[0].parameters()})
+    before = model[0].weight.clone()
+    steps(model, last, 1)
+    assert not torch.equal(model[0].weight, before)
+
+
+def test_a_copy_goes_on_as_the_original_does():
+    model, inputs, targets = regression()
+    model.insert(1, torch.nn.BatchNorm1d(5, dtype=torch.float64))
+    optimizer = torch_adapter.TrustRegion(model.parameters(), buffers=model.buffers())
+    optimizer.step(closure_of(model, inputs, targets))
+    twin, copied = copy.deepcopy((model, optimizer))
+    for m, o in ((model, optimizer), (twin, copied)):
+        o.step(closure_of(m, inputs, targets))
+    assert torch.equal(flat(model), flat(twin))
+    assert torch.equal(model[1].running_var, twin[1].running_var)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda params: torch_adapter.NewtonKrylov(params),
+        lambda params: torch_adapter.TrustRegion(params, memory=3),
+        lambda params: torch.optim.Adam(params),
+    ],
+)
+def test_the_state_of_another_optimizer_is_refused(other):
+    model, inputs, targets = regression()
+    closure = closure_of(model, inputs, targets)
+    stranger = other(model.parameters())
+    closure().backward()
+    stranger.step(closure)
+    optimizer = torch_adapter.TrustRegion(model.parameters())
+    optimizer.load_state_dict(stranger.state_dict())
+    with pytest.raises(osculant.CheckpointMismatch, match="not one of TrustRegion"):
+        optimizer.step(closure)
+    optimizer.state.clear()
+    optimizer.step(closure)
+
+
+def test_weight_decay_of_a_group_is_refused():
+    x = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="add it to the loss"):
+        torch_adapter.TrustRegion([{"params": [x], "weight_decay": 0.1}])
