@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from ..backends import jax_backend
+from ..core.drive import check_solver
 from ..core.oracle import Objective
-from ..core.solvers import NewtonKrylov, Solver, TrustRegion
+from ..core.solvers import NewtonKrylov, Solver, TrustRegion, as_solver
 
 
 def from_solver(
-    solver: Solver,
+    solver: Solver | str,
     fun: Callable[..., Any] | None = None,
     *,
     model: Callable[..., Any] | None = None,
@@ -24,8 +26,9 @@ def from_solver(
 
     Parameters
     ----------
-    solver : Solver
-        Its hyper-parameters are those of the transformation.
+    solver : Solver or str
+        Its hyper-parameters are those of the transformation, and fixed: to schedule the length of
+        steps, chain it with ``optax.scale_by_schedule``. Or its name in :func:`osculant.fit`.
     fun : callable, optional
         ``fun(params, *data)`` returns the loss.
     model, loss : callable, optional
@@ -44,19 +47,25 @@ def from_solver(
     Raises
     ------
     ValueError
-        From ``update``: if there are no ``params``, or no function to minimise.
+        From ``update``: if there are no ``params``, or no function to minimise; if ``optax.masked``
+        or ``optax.multi_transform`` keeps some of the parameters back, which the function needs.
     TypeError
         From ``update``: if ``data`` are not what the function takes beside the parameters.
+    ProductUnavailable
+        From ``init``: if the solver needs Gauss-Newton products and there is no ``model``.
 
     Notes
     -----
     Call ``update`` inside your jitted training step; it can be vmapped, too. A ``value_fn``
     made anew for every call is compiled anew when it is called outside jit.
     """
+    solver = as_solver(solver)
     given = Objective(fun, model, loss)
 
     def init(params: Any) -> Any:
+        _check_whole(params)
         oracle = jax_backend.make_oracle(given, params)
+        check_solver(oracle, solver)
         state = solver.init(oracle, oracle.ravel(params))._replace(x=None)
         return oracle.flow.own(state)  # a jitted training step may donate it
 
@@ -71,6 +80,7 @@ def from_solver(
     ) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("update needs the parameters: update(grads, state, params, ...)")
+        _check_whole(params)
         objective = _objective(given, value_fn, extra)
         _check_data(objective, data)
         oracle = jax_backend.make_oracle(objective, params)
@@ -103,7 +113,23 @@ def newton_krylov(
     return from_solver(NewtonKrylov(**options), fun, model=model, loss=loss)
 
 
+def _check_whole(params: Any) -> None:
+    """Raise if part of the parameters has been masked."""
+
+    def masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(masked, jax.tree.leaves(params, is_leaf=masked))):
+        raise ValueError(
+            "optax.masked or optax.multi_transform keeps some of the parameters back, and the "
+            "function needs them all: optimise a tree of those to be trained, and give the others "
+            "as data"
+        )
+
+
 def _check_data(objective: Objective, data: tuple[Any, ...]) -> None:
+    if not isinstance(data, tuple | list):
+        raise TypeError(f"data is a {type(data).__name__}; it must be a tuple of arguments")
     function, arguments = objective.fun, data
     if function is None:
         function, arguments = objective.model, data[:-1]

@@ -127,3 +127,21 @@ def test_what_is_missing_is_named():
     transformation = optax_adapter.newton_krylov(model=model, loss=loss)
     with pytest.raises(TypeError, match=r"data of 3 arrays.*too many positional arguments"):
         transformation.update(None, state, start(), data=(*data(), data()[1]))
+    with pytest.raises(TypeError, match="must be a tuple of arguments"):
+        transformation.update(None, state, start(), data=data()[0])
+
+
+def test_what_cannot_work_is_refused_at_the_start():
+    with pytest.raises(ValueError, match="there are: auto"):
+        optax_adapter.from_solver("lbgfs", fun)
+    with pytest.raises(osculant.ProductUnavailable, match=r"KFAC needs.*as a composition"):
+        optax_adapter.from_solver("kfac", fun).init(start())
+    with pytest.raises(TypeError, match="are bfloat16; the solvers compute in"):
+        optax_adapter.from_solver("sgd", fun).init(jnp.zeros(2, jnp.bfloat16))
+    labels = {"w": "ours", "b": "frozen"}
+    parts = {"ours": optax_adapter.trust_region(fun), "frozen": optax.set_to_zero()}
+    with pytest.raises(ValueError, match="keeps some of the parameters back"):
+        optax.multi_transform(parts, labels).init(start())
+    whole = optax.multi_transform(parts, {"w": "ours", "b": "ours"})
+    updates, _ = whole.update(start(), whole.init(start()), start(), data=data())
+    assert float(jnp.max(jnp.abs(updates["w"]))) > 0

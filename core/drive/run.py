@@ -236,7 +236,7 @@ def check_solver(oracle: Oracle, solver: Solver) -> None:
     if structure.xp.finfo(structure.dtype).bits not in (32, 64):
         raise TypeError(
             f"the parameters are {structure.dtype}; the solvers compute in float32 or float64: "
-            "keep the parameters in one of them, and cast inside the function (torch.autocast)"
+            "keep the parameters in one of them, and cast inside the function"
         )
     for product in sorted(solver.needs() - oracle.products):
         raise ProductUnavailable(
