@@ -34,6 +34,9 @@ class Active(Variable):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value!r})"
 
+    def __format__(self, spec: str) -> str:
+        return format(float(real_value(self)) if spec and not self.shape else str(self), spec)
+
     # Protocols --------------------------------------------------------------------------------
 
     def __array_namespace__(self, api_version: str | None = None) -> TracedNamespace:
@@ -53,7 +56,11 @@ class Active(Variable):
     # What would lose the derivative -----------------------------------------------------------
 
     def _lose(self, what: str, instead: str) -> NoReturn:
-        raise NotDifferentiable(f"{what} of a {self.kind} would lose its derivative: {instead}")
+        raise NotDifferentiable(
+            f"{what} of a {self.kind} would lose its derivative: {instead}. Code that cannot be "
+            "changed is differentiated by osculant.oracle(fun, x0, products='finite-difference'), "
+            "or by a gradient of your own"
+        )
 
     def __float__(self) -> float:
         self._lose("float()", "keep the 0-d array")

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy
+import optree
 
 from ...core.arrays import Array
 from ...core.errors import NotDifferentiable
@@ -177,22 +178,41 @@ def astype(x: Any, dtype: Any, copy: bool = True) -> Array:
 
 
 @_numpy
+def concat(arrays: Sequence[Any], axis: int | None = 0) -> Array:
+    """Like numpy.concatenate, which takes lists among the arrays, too."""
+    return shaping.concat(_arrays(*arrays), axis)
+
+
+@_numpy
+def append(x: Any, values: Any, axis: int | None = None) -> Array:
+    """Like numpy.append."""
+    return shaping.concat(_arrays(x, values), axis)
+
+
+@_numpy
+def stack(arrays: Sequence[Any], axis: int = 0) -> Array:
+    """Like numpy.stack."""
+    return shaping.stack(_arrays(*arrays), axis)
+
+
+@_numpy
 def hstack(arrays: Sequence[Any]) -> Array:
     """Like numpy.hstack."""
-    arrays = [atleast_1d(x) for x in arrays]
+    arrays = [atleast_1d(x) for x in _arrays(*arrays)]
     return shaping.concat(arrays, 0 if arrays[0].ndim == 1 else 1)
 
 
 @_numpy
 def vstack(arrays: Sequence[Any]) -> Array:
     """Like numpy.vstack."""
-    return shaping.concat([atleast_2d(x) for x in arrays], 0)
+    return shaping.concat([atleast_2d(x) for x in _arrays(*arrays)], 0)
 
 
 @_numpy
 def column_stack(arrays: Sequence[Any]) -> Array:
     """Like numpy.column_stack."""
-    return shaping.concat([x if x.ndim > 1 else shaping.reshape(x, (-1, 1)) for x in arrays], 1)
+    columns = [x if x.ndim > 1 else shaping.reshape(x, (-1, 1)) for x in _arrays(*arrays)]
+    return shaping.concat(columns, 1)
 
 
 @_numpy
@@ -383,9 +403,15 @@ def _check_options(name: str, options: dict[str, Any], more: Set[str] = frozense
 
 
 def _arrays(*xs: Any) -> list[Any]:
-    """Return arrays as they are, and numbers and lists of numbers as arrays."""
-    xp = namespace_of(*xs)
-    return [x if hasattr(x, "ndim") else xp.asarray(x) for x in xs]
+    """Return arrays as they are, and numbers and lists of numbers, traced or not, as arrays."""
+    xp = namespace_of(*optree.tree_leaves(xs))
+
+    def array(x: Any) -> Any:
+        if hasattr(x, "ndim"):
+            return x
+        return shaping.stack(_arrays(*x)) if namespace.has_traced(x) else xp.asarray(x)
+
+    return [array(x) for x in xs]
 
 
 def _check_order(order: str) -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ...core.arrays import Array, Namespace, complex_dtype, is_array, join_parts
+from ...core.errors import NotDifferentiable
 from ...core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
     HESSIAN_PRODUCTS,
@@ -234,7 +235,15 @@ def _record(
     """Run ``function`` on traced ``inputs``; return the record and what the function returned."""
     tape = Tape(xp, inputs)
     arguments = [Traced(tape, x, node) for x, node in zip(inputs, tape.inputs, strict=True)]
-    result = function(*arguments)
+    try:
+        result = function(*arguments)
+    except ValueError as error:  # "setting an array element with a sequence", because of ours
+        if not isinstance(error.__cause__, NotDifferentiable):
+            raise
+        raise NotDifferentiable(
+            "a traced array was assigned to entries of a NumPy array, which cannot hold its "
+            "derivative: build the array with numpy.stack, concatenate or where"
+        ) from error
     check(result)
     node = None
     if isinstance(result, Traced):
