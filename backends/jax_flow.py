@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..core.arrays import Array
 from ..core.flow import Flow, S
@@ -26,7 +27,7 @@ class JaxFlow(Flow):
             while keep_going(state):
                 state = step(state)
         except jax.errors.TracerBoolConversionError:
-            return jax.lax.while_loop(keep_going, step, state)
+            return lax.while_loop(keep_going, step, state)
         return state
 
     def cond(
@@ -40,12 +41,22 @@ class JaxFlow(Flow):
         try:
             branch = on_true if predicate else on_false
         except jax.errors.TracerBoolConversionError:
-            return jax.lax.cond(predicate, on_true, on_false, *operands)
+            return lax.cond(predicate, on_true, on_false, *operands)
         return branch(*operands)
 
-    def put(self, rows: Array, i: Array, row: Array) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``; XLA does it in place within a loop."""
-        return rows.at[i].set(row)
+    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
+
+        XLA does it in place within a loop, and where the rows are donated. What is chosen between
+        is the row: of two blocks XLA would copy one.
+        """
+        if where is not True:
+            row = jnp.where(where, row, lax.dynamic_index_in_dim(rows, i, keepdims=False))
+        return lax.dynamic_update_index_in_dim(rows, row, i, 0)
+
+    def own_rows(self, rows: Array) -> Array:
+        """Return ``rows``, which nothing writes to."""
+        return rows
 
     def leading(self, rows: Array, count: Array) -> Array:
         """Return all rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .arrays import Array
+from .arrays import Array, namespace
 
 S = TypeVar("S")
 
@@ -43,13 +43,18 @@ class Flow:
         """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 
-    def put(self, rows: Array, i: Array, row: Array) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``.
+    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
 
         ``rows`` may be written to: it must be the caller's own, who goes on with the result alone.
         """
-        rows[int(i), ...] = row
+        if bool(where):
+            rows[int(i), ...] = row
         return rows
+
+    def own_rows(self, rows: Array) -> Array:
+        """Return ``rows`` for :meth:`put`: a copy, where it writes to what it is given."""
+        return namespace(rows).asarray(rows, copy=True)
 
     def leading(self, rows: Array, count: Array) -> Array:
         """Return the first ``count`` rows, at least one; all of them where shapes are fixed.

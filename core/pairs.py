@@ -28,74 +28,78 @@ DAMPING = 0.2
 
 
 class Pairs(NamedTuple):
-    """The last few pairs, oldest first; rows of zeros where there is none yet."""
+    """Pairs, oldest first; rows of zeros where there is none."""
 
     S: Array
     """Shape (memory, n)."""
     Y: Array
     """Shape (memory, n)."""
 
-    @classmethod
-    def none(cls, x: Array, memory: int) -> Pairs:
-        """Return room for ``memory`` pairs of vectors like ``x``, of shape (n,)."""
-        return cls(rows_like(x, memory), rows_like(x, memory))
-
-    def push(self, s: Array, y: Array, where: Array) -> Pairs:
-        """Return the pairs with (s, y) added, and the oldest dropped, if ``where`` holds."""
-        xp, memory = namespace(s), self.S.shape[0]
-        last = indices_like(s, memory) + xp.astype(where, xp.int32)
-
-        def pushed(rows: Array, new: Array) -> Array:
-            return xp.take(xp.concat([rows, new[None, :]]), last, axis=0)
-
-        return Pairs(pushed(self.S, s), pushed(self.Y, y))
-
-    def inverse(self, scale: Array) -> Callable[[Array], Array]:
-        """Return v -> H v, with H the L-BFGS inverse of B; without any pair, ``scale`` times I."""
-        if self.S.shape[0] == 0:
-            return lambda v: scale * v
-        return Memory.of(self).inverse(scale)
-
 
 class Memory(NamedTuple):
-    """Pairs of which each one changes the inverse, with what would be made anew for it.
+    """The last few pairs, each in the place of the oldest before it, and what their inverse needs.
 
-    R is the upper triangle of S Y'. With it both loops of the two-loop recursion are triangular
-    systems (Byrd, Nocedal and Schnabel, Math. Program. 63 (1994) 129-156, whose S and Y have
-    columns), and a pair more is a column more of its inverse.
+    R is the upper triangle of S Y' with its rows from the oldest to the newest. With it both loops
+    of the two-loop recursion are triangular systems (Byrd, Nocedal and Schnabel, Math. Program. 63
+    (1994) 129-156, whose S and Y have columns), and a pair more is a column more of its inverse.
     """
 
     pairs: Pairs
-    """What it holds after ``forget`` is of no meaning."""
+    """In rows that go from ``oldest`` on, cyclically. After ``forget`` they are of no meaning."""
+    oldest: Array
+    """The row that the next pair goes to."""
     R_inv: Array
-    """Shape (memory, memory); rows and columns of zeros where there is no pair."""
+    """Shape (memory, memory), in the order of the rows; zeros where there is no pair."""
+    gamma: Array
+    """s'y / y'y of the newest pair; 0 if there is none."""
 
     @classmethod
     def none(cls, x: Array, memory: int) -> Memory:
-        """Return room for ``memory`` pairs, at least one, of vectors like ``x``, of shape (n,)."""
-        return cls(Pairs.none(x, memory), identity_like(x, memory) * 0)
+        """Return room for ``memory`` pairs of vectors like ``x``, of shape (n,)."""
+        return cls(
+            Pairs(rows_like(x, memory), rows_like(x, memory)),
+            integer_like(x, 0),
+            identity_like(x, memory) * 0,
+            like(x, 0.0),
+        )
 
     @classmethod
     def of(cls, pairs: Pairs) -> Memory:
         """Return ``pairs``, at least one of them, in which rows of zeros are none."""
         S, Y = pairs
-        xp, identity = namespace(S), identity_like(S, S.shape[0])
+        xp, last, identity = namespace(S), S.shape[0] - 1, identity_like(S, S.shape[0])
         R = xp.triu(S @ Y.T)
         missing = xp.astype(xp.linalg.diagonal(R) == 0, S.dtype) * identity  # to have an inverse
-        return cls(pairs, xp.linalg.inv(R + missing) - missing)
+        gamma = guarded_divide(R[last, last], dot(Y[last, :], Y[last, :]))
+        return cls(pairs, integer_like(S, 0), xp.linalg.inv(R + missing) - missing, gamma)
 
     def any(self) -> Array:
         """Return whether there is any pair, as a 0-d boolean."""
         return namespace(self.R_inv).any(self.R_inv != 0)
 
+    def own(self, flow: Flow) -> Memory:
+        """Return these pairs for :meth:`push`, whose caller does not own them."""
+        S, Y = self.pairs
+        return self._replace(pairs=Pairs(flow.own_rows(S), flow.own_rows(Y)))
+
     def push(self, s: Array, y: Array, where: Array, flow: Flow) -> Memory:
-        """Return the pairs with (s, y) added, and the oldest dropped, if ``where`` holds."""
-        return flow.cond(where, _pushed, lambda memory, *_: memory, self, s, y)
+        """Return the pairs with (s, y) in place of the oldest, if ``where`` holds.
+
+        Their rows are written to (:meth:`Flow.put`).
+        """
+        (S, Y), i, R_inv, gamma = self
+        rows = S.shape[0]
+        if rows == 0:
+            return self
+        pairs = Pairs(flow.put(S, i, s, where), flow.put(Y, i, y, where))
+        learned = flow.cond(where, _learned, lambda *_: (R_inv, gamma), pairs, s, y, i, R_inv)
+        moved = i + namespace(s).astype(where, i.dtype)
+        return Memory(pairs, moved % rows, *learned)
 
     def forget(self, where: Array) -> Memory:
         """Return no pairs if ``where`` holds."""
-        R_inv = self.R_inv
-        return self._replace(R_inv=namespace(R_inv).where(where, R_inv * 0, R_inv))
+        keep = namespace(self.gamma).astype(~where, self.gamma.dtype)
+        return self._replace(R_inv=keep * self.R_inv, gamma=keep * self.gamma)
 
     def inverse(self, scale: Array) -> Callable[[Array], Array]:
         """Return v -> H v, with H the L-BFGS inverse of B; without any pair, ``scale`` times I.
@@ -104,11 +108,11 @@ class Memory(NamedTuple):
         Its first loop ends with q = v - Y' alpha, where R alpha = S v, and its second with
         gamma q + S' delta, where R' delta = D alpha - gamma Y q and D is the diagonal of R.
         """
-        (S, Y), R_inv = self
+        (S, Y), _, R_inv, gamma = self
         xp = namespace(S)
+        if S.shape[0] == 0:
+            return lambda v: scale * v
         D = guarded_divide(like(S, 1.0), xp.linalg.diagonal(R_inv))
-        newest = Y[S.shape[0] - 1, :]
-        gamma = guarded_divide(D[S.shape[0] - 1], dot(newest, newest))
         gamma = xp.where(gamma > 0, gamma, scale)
 
         def product(v: Array) -> Array:
@@ -120,51 +124,14 @@ class Memory(NamedTuple):
         return product
 
 
-def _pushed(memory: Memory, s: Array, y: Array) -> Memory:
-    (S, Y), R_inv = memory
-    xp, S, Y = namespace(s), S[1:, :], Y[1:, :]
-    rho = guarded_divide(like(s, 1.0), dot(s, y))
-    above = -rho * (R_inv[1:, 1:] @ (S @ y))
-    last = xp.concat([0 * above, xp.reshape(rho, (1,))])
-    return Memory(
-        Pairs(xp.concat([S, s[None, :]]), xp.concat([Y, y[None, :]])),
-        xp.concat([xp.concat([R_inv[1:, 1:], above[:, None]], axis=1), last[None, :]]),
-    )
-
-
-class Recent(NamedTuple):
-    """The last few pairs of a loop, each written in place of the oldest."""
-
-    S: Array
-    """Shape (memory + 1, n)."""
-    Y: Array
-    """Shape (memory + 1, n)."""
-    free: Array
-    """The row that counts for nothing; the oldest pair is in the next one, cyclically."""
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> Recent:
-        """Return ``pairs``, in memory of their own."""
-        xp, memory = namespace(pairs.S), pairs.S.shape[0]
-        free = rows_like(pairs.S, 1)
-        return cls(
-            xp.concat([pairs.S, free]), xp.concat([pairs.Y, free]), integer_like(free, memory)
-        )
-
-    def push(self, s: Array, y: Array, where: Array, flow: Flow) -> Recent:
-        """Return the pairs with (s, y) in place of the oldest if ``where`` holds."""
-        moved = self.free + namespace(s).astype(where, self.free.dtype)
-        return Recent(
-            flow.put(self.S, self.free, s),
-            flow.put(self.Y, self.free, y),
-            moved % self.S.shape[0],
-        )
-
-    def pairs(self) -> Pairs:
-        """Return them, oldest first."""
-        xp, rows = namespace(self.S), self.S.shape[0]
-        order = (indices_like(self.S, rows - 1) + self.free + 1) % rows
-        return Pairs(xp.take(self.S, order, axis=0), xp.take(self.Y, order, axis=0))
+def _learned(pairs: Pairs, s: Array, y: Array, i: Array, R_inv: Array) -> tuple[Array, Array]:
+    """Return R^-1 and gamma with the pair (s, y), now in row ``i``."""
+    xp, sy = namespace(s), dot(s, y)
+    new = indices_like(s, R_inv.shape[0]) == i
+    older = xp.where(new[:, None] | new[None, :], R_inv * 0, R_inv)
+    rho = guarded_divide(like(s, 1.0), sy)
+    column = xp.where(new, rho, -rho * (older @ (pairs.S @ y)))
+    return xp.where(new[None, :], column[:, None], older), guarded_divide(sy, dot(y, y))
 
 
 def teaches(s: Array, y: Array, cautious: float = CAUTIOUS) -> Array:

@@ -102,7 +102,7 @@ def test_a_first_step_is_no_longer_than_the_start_is_far() -> None:
     oracle = osculant.oracle(lambda x: x.sum() + 1e-9 * (x**2).sum(), x0)
     state = solver.deterministic().step(oracle, solver.init(oracle, x0))
     assert float(state.step_length) * np.linalg.norm(state.grad) >= 5
-    first = osculant.minimize(oracle, x0, method=solver, maxiter=1).state.memory.pairs.S[-1]
+    first = osculant.minimize(oracle, x0, method=solver, maxiter=1).state.memory.pairs.S[0]
     growth = np.linalg.norm(first) / 5
     assert growth == pytest.approx(round(growth), abs=1e-6)  # of which the line search makes more
 

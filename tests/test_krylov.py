@@ -7,7 +7,7 @@ import osculant
 from osculant.core.flow import EAGER
 from osculant.core.krylov.early_cg import early_cg, start
 from osculant.core.krylov.steihaug import steihaug
-from osculant.core.pairs import Pairs, Recent
+from osculant.core.pairs import Memory
 
 
 def spd(n, seed=0, low=1.0, high=10.0):
@@ -119,24 +119,29 @@ def test_flat_direction_gets_a_momentum_of_the_searchs_own_speed():
 # What they keep ----------------------------------------------------------------------------------
 
 
-def test_recent_pairs_are_those_of_a_queue(backend):
+def test_remembered_pairs_are_those_of_a_queue(backend):
     make, rng = backend.from_numpy, np.random.default_rng(0)
     vectors = [make(v) for v in rng.normal(size=(8, 5))]
     flow = osculant.oracle(lambda x: (x * x).sum(), vectors[0]).flow
-    queue = Pairs.none(vectors[0], 3)
-    recent = Recent.of(queue)
+    queue = [np.zeros(5)] * 3
+    memory = Memory.none(vectors[0], 3)
     for i, v in enumerate(vectors):
-        where = v[0] == v[0] if i != 4 else v[0] != v[0]
-        queue, recent = queue.push(v, 2 * v, where), recent.push(v, 2 * v, where, flow)
-        for mine, theirs in zip(recent.pairs(), queue, strict=True):
-            np.testing.assert_array_equal(backend.to_numpy(mine), backend.to_numpy(theirs))
-    assert not backend.to_numpy(Recent.of(Pairs.none(vectors[0], 0)).pairs().S).size
+        memory = memory.push(v, 2 * v, v[0] == v[0] if i != 4 else v[0] != v[0], flow)
+        queue = [*queue[1:], backend.to_numpy(v)] if i != 4 else queue
+        for rows, times in zip(memory.pairs, (1, 2), strict=True):
+            oldest_first = np.roll(backend.to_numpy(rows), -int(memory.oldest), axis=0)
+            np.testing.assert_array_equal(oldest_first, times * np.stack(queue))
+    nothing = Memory.none(vectors[0], 0)
+    assert nothing.push(v, v, v[0] == v[0], flow) is nothing
+    np.testing.assert_array_equal(*map(backend.to_numpy, (nothing.inverse(v[0])(v), v[0] * v)))
 
 
-def test_recent_pairs_leave_those_they_began_with_alone():
-    pairs = Pairs(np.ones((2, 3)), np.ones((2, 3)))
-    Recent.of(pairs).push(np.zeros(3), np.zeros(3), np.asarray(True), EAGER)
-    assert (pairs.S == 1).all() and (pairs.Y == 1).all()
+def test_owned_pairs_leave_those_they_began_with_alone(backend):
+    ones = backend.from_numpy(np.ones(3))
+    flow = osculant.oracle(lambda x: (x * x).sum(), ones).flow
+    memory = Memory.none(ones, 2)
+    memory.own(flow).push(ones, ones, ones[0] == 1, flow)
+    assert not any(backend.to_numpy(rows).any() for rows in memory.pairs)
 
 
 def test_rows_are_put_and_cut_the_same_way_eager_and_traced():
@@ -145,5 +150,11 @@ def test_rows_are_put_and_cut_the_same_way_eager_and_traced():
     row, i = np.arange(3.0), np.asarray(1, np.int32)
     rows = jax.jit(traced.put)(jax.numpy.zeros((4, 3)), i, row)
     np.testing.assert_array_equal(rows, EAGER.put(np.zeros((4, 3)), i, row))
+    for where in np.asarray(True), np.asarray(False):
+        for put in (
+            jax.jit(traced.put)(rows, i, 2 * row, where),
+            EAGER.put(np.array(rows), i, 2 * row, where),
+        ):
+            np.testing.assert_array_equal(put, rows * (1 + where))
     np.testing.assert_array_equal(EAGER.leading(np.asarray(rows), i + 1), rows[:2])
     assert traced.leading(rows, i + 1) is rows

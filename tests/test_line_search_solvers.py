@@ -12,7 +12,7 @@ from osculant.core.globalize.line_search import goldstein
 from osculant.core.krylov.residual import conjugate_residual
 from osculant.core.krylov.truncated_cg import truncated_cg
 from osculant.core.oracle import Oracle
-from osculant.core.pairs import Pairs, damped, teaches
+from osculant.core.pairs import Memory, damped, teaches
 from osculant.core.samples import Samples
 from osculant.core.solvers import newton
 from osculant.problems import rosenbrock
@@ -221,9 +221,9 @@ def test_dense_methods_refuse_sizes_that_cannot_be_meant(monkeypatch, solver):
 # Krylov iterations -----------------------------------------------------------------------------
 
 
-def solve(method, B, g, memory=0, pairs=None, rtol=1e-12, maxiter=50):
-    pairs = pairs or Pairs.none(g, memory)
-    return method(lambda v: B @ v, g, pairs, rtol=rtol, maxiter=maxiter, flow=EAGER)
+def solve(method, B, g, memory=0, known=None, rtol=1e-12, maxiter=50):
+    memory = known or Memory.none(g, memory)
+    return method(lambda v: B @ v, g, memory, rtol=rtol, maxiter=maxiter, flow=EAGER)
 
 
 both = pytest.mark.parametrize("method", [truncated_cg, conjugate_residual])
@@ -246,7 +246,7 @@ def test_krylov_iterations_survive_gradients_of_any_scale(method, scale, g):
 @both
 def test_krylov_iterations_keep_exact_pairs(method, g):
     B = spd()
-    pairs = solve(method, B, g, memory=4).pairs
+    pairs = solve(method, B, g, memory=4).memory.pairs
     np.testing.assert_allclose(pairs.Y, pairs.S @ B, rtol=1e-8, atol=1e-10)
     conjugate = pairs.S @ B @ (pairs.S if method is truncated_cg else pairs.S @ B).T
     off = conjugate - np.diag(np.diag(conjugate))
@@ -256,16 +256,16 @@ def test_krylov_iterations_keep_exact_pairs(method, g):
 def test_pairs_of_one_run_precondition_the_next(g):
     B = spd(high=1e4)
     first = solve(truncated_cg, B, g, memory=6)
-    again = solve(truncated_cg, B, np.ones(6), pairs=first.pairs, rtol=1e-6)
+    again = solve(truncated_cg, B, np.ones(6), known=first.memory, rtol=1e-6)
     assert int(first.products) >= 6 and int(again.products) == 1
     np.testing.assert_allclose(again.d, -np.linalg.solve(B, np.ones(6)), rtol=1e-5, atol=1e-9)
 
 
 @both
 def test_preconditioned_iterations_end_at_the_newton_step(method, g):
-    pairs = solve(truncated_cg, spd(high=100.0), np.ones(6), memory=3).pairs
-    assert pairs.S.any()
-    step = solve(method, spd(), g, pairs=pairs)
+    known = solve(truncated_cg, spd(high=100.0), np.ones(6), memory=3).memory
+    assert known.any()
+    step = solve(method, spd(), g, known=known)
     np.testing.assert_allclose(step.d, -np.linalg.solve(spd(), g), rtol=1e-8)
     assert 6 <= int(step.products) <= 7
 
@@ -303,7 +303,7 @@ def test_products_without_information_leave_a_step_of_length_one(method, g):
         with np.errstate(invalid="ignore"):
             step = solve(method, B, g, memory=2)
         np.testing.assert_allclose(step.d, -g / np.linalg.norm(g))
-        assert np.isfinite(step.pairs.S).all() and not step.pairs.S.any()
+        assert not step.memory.any() and not step.memory.pairs.S.any()
 
 
 @both
@@ -400,11 +400,11 @@ def test_inverse_of_pairs_is_the_dense_bfgs_one():
     for s, y in zip(S, Y, strict=True):
         V = np.eye(6) - np.outer(y, s) / (y @ s)
         H = V.T @ H @ V + np.outer(s, s) / (y @ s)
-    pairs = Pairs.none(v, 5)
-    np.testing.assert_array_equal(pairs.inverse(np.asarray(3.0))(v), 3 * v)
+    memory = Memory.none(v, 5)
+    np.testing.assert_array_equal(memory.inverse(np.asarray(3.0))(v), 3 * v)
     for s, y in zip(S, Y, strict=True):
-        pairs = pairs.push(s, y, YES).push(y, s, ~YES)
-    np.testing.assert_allclose(pairs.inverse(np.asarray(1.0))(v), H @ v, rtol=1e-10)
+        memory = memory.push(s, y, YES, EAGER).push(y, s, ~YES, EAGER)
+    np.testing.assert_allclose(memory.inverse(np.asarray(1.0))(v), H @ v, rtol=1e-10)
 
 
 def test_damping_keeps_a_fifth_of_the_known_curvature():

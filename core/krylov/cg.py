@@ -120,11 +120,8 @@ def cg_path(
             p=y + guarded_divide(ry, c.ry) * c.p,
             ry=ry,
             phi=phi,
-            stored=flow.cond(
-                xp.any(rows == i),
-                lambda stored: flow.put(stored, xp.argmax(xp.astype(rows == i, xp.int32)), x),
-                lambda stored: stored,
-                c.stored,
+            stored=flow.put(
+                c.stored, xp.argmax(xp.astype(rows == i, xp.int32)), x, xp.any(rows == i)
             ),
             iterations=i,
             products=c.products + 1,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..pairs import Pairs, Recent, teaches
+from ..pairs import Memory, teaches
 from .truncated_cg import NewtonStep, follow
 
 
@@ -18,7 +18,7 @@ class _CR(NamedTuple):
     p: Array
     Hp: Array
     zHz: Array
-    recent: Recent
+    recent: Memory
     k: Array
     done: Array
 
@@ -26,7 +26,7 @@ class _CR(NamedTuple):
 def conjugate_residual(
     matvec: Callable[[Array], Array],
     g: Array,
-    pairs: Pairs,
+    memory: Memory,
     *,
     rtol: float,
     maxiter: Any,
@@ -49,7 +49,7 @@ def conjugate_residual(
     g_norm = norm(g)
     scale = xp.where(g_norm > 0, g_norm, like(g, 1.0))
     unit = g / scale
-    precondition = pairs.inverse(like(g, 1.0))
+    precondition = memory.inverse(like(g, 1.0))
 
     def keep_going(c: _CR) -> Array:
         return ~c.done & (c.k < maxiter)
@@ -92,9 +92,9 @@ def conjugate_residual(
         p=zeros,
         Hp=zeros,
         zHz=like(g, 0.0),
-        recent=Recent.of(pairs),
+        recent=memory.own(flow),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )
     end = flow.while_loop(keep_going, iterate, start)
-    return NewtonStep(scale * end.d, end.recent.pairs(), end.k)
+    return NewtonStep(scale * end.d, end.recent, end.k)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, boolean_like, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..pairs import Pairs, Recent, teaches
+from ..pairs import Memory, teaches
 
 
 class NewtonStep(NamedTuple):
@@ -15,7 +15,7 @@ class NewtonStep(NamedTuple):
 
     d: Array
     """Shape (n,)."""
-    pairs: Pairs
+    memory: Memory
     """The pairs given, and the latest conjugate directions with their products."""
     products: Array
     """Products H v spent."""
@@ -26,7 +26,7 @@ class _CG(NamedTuple):
     r: Array  # g + H d
     p: Array
     rz: Array  # r'M r
-    recent: Recent
+    recent: Memory
     k: Array
     done: Array
 
@@ -34,7 +34,7 @@ class _CG(NamedTuple):
 def truncated_cg(
     matvec: Callable[[Array], Array],
     g: Array,
-    pairs: Pairs,
+    memory: Memory,
     *,
     rtol: float,
     maxiter: Any,
@@ -48,8 +48,8 @@ def truncated_cg(
         Maps v of shape (n,) to H v.
     g : array of shape (n,)
         Gradient.
-    pairs : Pairs
-        The preconditioner M is their inverse; those with room for no pair make it I.
+    memory : Memory
+        Pairs whose inverse is the preconditioner M; without any it is I.
     rtol : float
         Stop once |g + H d|_M <= rtol |g|_M.
     maxiter : int or 0-d integer array
@@ -73,7 +73,7 @@ def truncated_cg(
     g_norm = norm(g)
     scale = xp.where(g_norm > 0, g_norm, like(g, 1.0))
     unit = g / scale
-    precondition = pairs.inverse(like(g, 1.0))
+    precondition = memory.inverse(like(g, 1.0))
 
     def keep_going(c: _CG) -> Array:
         return ~c.done & (c.k < maxiter)
@@ -102,12 +102,12 @@ def truncated_cg(
         r=unit,
         p=-z,
         rz=first,
-        recent=Recent.of(pairs),
+        recent=memory.own(flow),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )
     end = flow.while_loop(keep_going, iterate, start)
-    return NewtonStep(scale * end.d, end.recent.pairs(), end.k)
+    return NewtonStep(scale * end.d, end.recent, end.k)
 
 
 def follow(

@@ -92,7 +92,7 @@ class LBFGS(QuasiNewton):
         xp, g = namespace(start.g), start.g
         d = descending(-state.memory.inverse(start.scale)(g), g, oracle.flow)
         move = self._search(oracle, state.x, start, d, *data)
-        memory = state.memory.push(*self._pair(start, move), oracle.flow)
+        memory = state.memory.own(oracle.flow).push(*self._pair(start, move), oracle.flow)
         forget = start.active & ~move.moved
         stalled = forget & ~state.memory.any()
         value, grad = self._known(start, move)

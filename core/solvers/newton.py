@@ -11,7 +11,7 @@ from ..flow import Flow
 from ..globalize.line_search import goldstein
 from ..krylov.truncated_cg import NewtonStep
 from ..oracle import Oracle, Point, Product
-from ..pairs import Pairs
+from ..pairs import Memory
 from ..result import Counts, Status
 from ..samples import split
 from .base import Solver, unevaluated, verdict
@@ -28,7 +28,7 @@ class NewtonState(NamedTuple):
     grad: Array
     status: Array
     counts: Counts
-    pairs: Pairs
+    memory: Memory
     """What is remembered of earlier Hessians; without any rows where nothing is."""
     step_length: Array
     """The last one, in units of the direction; 0 if no step was taken."""
@@ -52,7 +52,7 @@ class LineSearchNewton(Solver):
 
     @abstractmethod
     def _direction(
-        self, pt: Point, g: Array, pairs: Pairs, active: Array, flow: Flow
+        self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow
     ) -> NewtonStep:
         """Return the direction for gradient ``g``; where not ``active``, at no cost."""
 
@@ -68,7 +68,7 @@ class LineSearchNewton(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         return NewtonState(
             **unevaluated(x),
-            pairs=Pairs.none(x, self._memory()),
+            memory=Memory.none(x, self._memory()),
             step_length=like(x, 0.0),
         )
 
@@ -82,7 +82,7 @@ class LineSearchNewton(Solver):
         active = status == Status.RUNNING.value
         apart = sample.curvature is not sample.gradient
         curved = sample.curved(oracle, x, pt)
-        d, pairs, products = self._direction(curved, g, state.pairs, active, flow)
+        d, memory, products = self._direction(curved, g, state.memory, active, flow)
         slope = dot(g, d)
         start = sample.judged(oracle, x, f)
         search = goldstein(
@@ -95,7 +95,7 @@ class LineSearchNewton(Solver):
             flow=flow,
         )
         stuck = active & (search.step == 0)
-        stalled = stuck & ~xp.any(state.pairs.S != 0)
+        stalled = stuck & ~state.memory.any()
         values = search.tries + (0 if sample.ratio is sample.gradient else 1)
         return NewtonState(
             x=xp.where(search.step > 0, x + search.step * d, x),
@@ -105,9 +105,7 @@ class LineSearchNewton(Solver):
             counts=state.counts.add(
                 gradients=1 + int(apart) + search.gradients, values=values, hvps=products
             ),
-            pairs=flow.cond(
-                stuck, lambda pairs: Pairs(*map(xp.zeros_like, pairs)), lambda pairs: pairs, pairs
-            ),
+            memory=memory.forget(stuck),
             step_length=search.step,
         )
 
@@ -166,7 +164,7 @@ class Newton(LineSearchNewton):
         return super().init(oracle, x, *data)
 
     def _direction(
-        self, pt: Point, g: Array, pairs: Pairs, active: Array, flow: Flow
+        self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow
     ) -> NewtonStep:
         xp, n = namespace(g), g.shape[0]
 
@@ -183,7 +181,7 @@ class Newton(LineSearchNewton):
             return -xp.matmul(Q, xp.matmul(Q.T, g) / xp.maximum(size, least))
 
         d = flow.cond(active, solve, xp.zeros_like, g)
-        return NewtonStep(d, pairs, n * xp.astype(active, xp.int32))
+        return NewtonStep(d, memory, n * xp.astype(active, xp.int32))
 
 
 def check_dense(x: Array, name: str, instead: str) -> None:

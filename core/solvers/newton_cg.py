@@ -10,7 +10,7 @@ from ..flow import Flow
 from ..krylov.residual import conjugate_residual
 from ..krylov.truncated_cg import NewtonStep, truncated_cg
 from ..oracle import Point
-from ..pairs import Pairs
+from ..pairs import Memory
 from .newton import LineSearchNewton
 
 
@@ -77,14 +77,14 @@ class NewtonCG(LineSearchNewton):
         return self.memory
 
     def _direction(
-        self, pt: Point, g: Array, pairs: Pairs, active: Array, flow: Flow
+        self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow
     ) -> NewtonStep:
         most = integer_like(g, self.max_inner or max(2 * g.shape[0], 50))
         solve = truncated_cg if self.inner == "cg" else conjugate_residual
         return solve(
             pt.hvp,
             g,
-            pairs,
+            memory,
             rtol=self.forcing,
             maxiter=namespace(g).where(active, most, integer_like(g, 0)),
             flow=flow,

@@ -28,7 +28,7 @@ from ..krylov.lanczos import Minimiser, Subspace, convex, lanczos, minimise, rit
 from ..krylov.secular import Reach
 from ..norms import Norm, Spherical, length
 from ..oracle import Oracle, Point, Product
-from ..pairs import Pairs, teaches
+from ..pairs import Memory, Pairs, teaches
 from ..result import Counts, Status
 from ..samples import split
 from .base import Solver, unevaluated, verdict
@@ -55,7 +55,7 @@ class RegularizedNewtonState(NamedTuple):
     """Steps rejected so far."""
     convex: Array
     """Whether the last Krylov subspace showed no negative curvature."""
-    pairs: Pairs
+    memory: Memory
     """What the preconditioner is made from."""
     norm: Any
     """State of the norm."""
@@ -67,7 +67,7 @@ class Model(NamedTuple):
     propose: Callable[[Array], Proposal]
     products: Array
     """What it took."""
-    pairs: Pairs
+    memory: Memory
     convex: Array
 
 
@@ -139,7 +139,7 @@ class RegularizedNewton(Solver):
             step_norm=zero,
             rejected=integer_like(x, 0),
             convex=boolean_like(x, True),
-            pairs=Pairs.none(x, self.memory if self._learns() else 0),
+            memory=Memory.none(x, self.memory if self._learns() else 0),
             norm=self.norm.init(x),
         )
 
@@ -164,9 +164,9 @@ class RegularizedNewton(Solver):
 
         norm_state = self.norm.update(state.norm, g)
         size = self._first(state.radius, self._dual_length(norm_state, g))
-        pairs, taught = self._recall(state, g)
+        memory, taught = self._recall(state, g, flow)
         secant = active & ~flat & taught & state.convex & self.quasi_newton
-        model = self._model(curved, g, size, pairs, norm_state, active, secant, flat, flow)
+        model = self._model(curved, g, size, memory, norm_state, active, secant, flat, flow)
         if self.second_order:
             promised = flow.cond(
                 flat, lambda size: model.propose(size).predicted, xp.zeros_like, size
@@ -211,7 +211,7 @@ class RegularizedNewton(Solver):
             step_norm=norm(s),
             rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
             convex=xp.where(active, model.convex, state.convex),
-            pairs=model.pairs,
+            memory=model.memory,
             norm=norm_state,
         )
 
@@ -220,7 +220,7 @@ class RegularizedNewton(Solver):
         pt: Point,
         g: Array,
         size: Array,
-        pairs: Pairs,
+        memory: Memory,
         norm_state: Any,
         active: Array,
         secant: Array,
@@ -232,7 +232,7 @@ class RegularizedNewton(Solver):
         Where ``secant`` holds it is that of the pairs, and no product is taken.
         """
         learns = self._learns()
-        inverse = pairs.inverse(like(g, 1.0)) if learns else partial(self.norm.solve, norm_state)
+        inverse = memory.inverse(like(g, 1.0)) if learns else partial(self.norm.solve, norm_state)
         space = lanczos(
             self._matvec(pt),
             g,
@@ -247,17 +247,17 @@ class RegularizedNewton(Solver):
         )
         propose = self._proposals(space, flow)
         if not learns:
-            return Model(propose, space.size, pairs, boolean_like(g, True))
+            return Model(propose, space.size, memory, boolean_like(g, True))
         if self._remembers():
             propose = _enriched(propose, inverse, g, size, secant, flow)
 
-        def known(old: Pairs) -> tuple[Pairs, Array]:
+        def known(old: Memory) -> tuple[Memory, Array]:
             return old, boolean_like(g, True)
 
-        def learned(old: Pairs) -> tuple[Pairs, Array]:
+        def learned(old: Memory) -> tuple[Memory, Array]:
             return _newest(old, ritz_pairs(space, self.memory)), convex(space)
 
-        return Model(propose, space.size, *flow.cond(secant, known, learned, pairs))
+        return Model(propose, space.size, *flow.cond(secant, known, learned, memory))
 
     def _proposals(self, space: Subspace, flow: Flow) -> Callable[[Array], Proposal]:
         """Return what solves the model in ``space`` for a size, by no product."""
@@ -276,13 +276,13 @@ class RegularizedNewton(Solver):
         """Whether the steps teach pairs, which those of one fixed function do."""
         return self.fixed and self._learns() and self.curvature == "hessian"
 
-    def _recall(self, state: RegularizedNewtonState, g: Array) -> tuple[Pairs, Array]:
+    def _recall(self, state: RegularizedNewtonState, g: Array, flow: Flow) -> tuple[Memory, Array]:
         """Return the pairs with that of the last step, and whether it taught one."""
         if not self._remembers():
-            return state.pairs, boolean_like(g, False)
+            return state.memory, boolean_like(g, False)
         y = g - state.grad
         taught = teaches(state.step, y)
-        return state.pairs.push(state.step, y, taught), taught
+        return state.memory.own(flow).push(state.step, y, taught, flow), taught
 
     def _negligible(self, f: Array) -> Array:
         """Return the decrease that a converged run may leave undone."""
@@ -327,15 +327,14 @@ def _enriched(
     return lambda size: flow.cond(secant, along, propose, size)
 
 
-def _newest(old: Pairs, new: Pairs) -> Pairs:
+def _newest(old: Memory, new: Pairs) -> Memory:
     """Return ``new``, with the newest of ``old`` where its first rows are empty."""
     xp, memory = namespace(new.S), new.S.shape[0]
     empty = xp.vecdot(new.S, new.Y) == 0
     moved = indices_like(new.S, memory) - xp.sum(xp.astype(empty, xp.int32), dtype=xp.int32)
-    rows = moved % memory
-    return Pairs(
-        *(
-            xp.where(empty[:, None], xp.take(rows_of_old, rows, axis=0), rows_of_new)
-            for rows_of_old, rows_of_new in zip(old, new, strict=True)
-        )
+    rows = (old.oldest + moved) % memory
+    merged = (
+        xp.where(empty[:, None], xp.take(rows_of_old, rows, axis=0), rows_of_new)
+        for rows_of_old, rows_of_new in zip(old.pairs, new, strict=True)
     )
+    return Memory.of(Pairs(*merged))

@@ -8,7 +8,7 @@ from ..arrays import Array, namespace
 from ..flow import Flow
 from ..krylov.truncated_cg import NewtonStep, truncated_cg
 from ..oracle import Point
-from ..pairs import Pairs
+from ..pairs import Memory
 from .newton import LineSearchNewton
 
 
@@ -35,7 +35,7 @@ class SteepestDescent(LineSearchNewton):
     """
 
     def _direction(
-        self, pt: Point, g: Array, pairs: Pairs, active: Array, flow: Flow
+        self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow
     ) -> NewtonStep:
         once = namespace(g).astype(active, namespace(g).int32)
-        return truncated_cg(pt.hvp, g, pairs, rtol=0.0, maxiter=once, flow=flow)
+        return truncated_cg(pt.hvp, g, memory, rtol=0.0, maxiter=once, flow=flow)

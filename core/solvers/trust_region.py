@@ -23,7 +23,7 @@ from ..krylov.secular import Reach
 from ..krylov.steihaug import steihaug
 from ..norms import length
 from ..oracle import Oracle, Point
-from ..pairs import Pairs
+from ..pairs import Memory
 from .regularized_newton import Model, RegularizedNewton, RegularizedNewtonState
 
 #: Beyond this many variables a dense Hessian is refused.
@@ -168,7 +168,7 @@ class TrustRegion(RegularizedNewton):
         pt: Point,
         g: Array,
         size: Array,
-        pairs: Pairs,
+        memory: Memory,
         norm_state: Any,
         active: Array,
         secant: Array,
@@ -176,14 +176,14 @@ class TrustRegion(RegularizedNewton):
         flow: Flow,
     ) -> Model:
         if self.subproblem == "gltr":
-            return super()._model(pt, g, size, pairs, norm_state, active, secant, flat, flow)
+            return super()._model(pt, g, size, memory, norm_state, active, secant, flat, flow)
 
         def metric(v: Array) -> Array:
             return self.norm.apply(norm_state, v)
 
         if self.subproblem == "exact":
             space = whole_space(self._matvec(pt), g, metric=metric, active=active, flow=flow)
-            return Model(self._proposals(space, flow), space.size, pairs, boolean_like(g, True))
+            return Model(self._proposals(space, flow), space.size, memory, boolean_like(g, True))
         max_inner = self.max_inner or max(2 * g.shape[0], 50)
         best = steihaug(
             self._matvec(pt),
@@ -209,4 +209,4 @@ class TrustRegion(RegularizedNewton):
                 curvature=best.curvature,
             )
 
-        return Model(shortened, best.iterations, pairs, boolean_like(g, True))
+        return Model(shortened, best.iterations, memory, boolean_like(g, True))
