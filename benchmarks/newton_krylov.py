@@ -26,7 +26,15 @@ VARIED = {
     "decay": [0.5, 0.99],
     "negative_curvature": ["carry", "gradient"],
     "warm_start": [0.5, 0.95],
+    "momentum": [True],
 }
+#: Options that belong together: those for networks with KFAC's blocks, from one to all.
+BLOCKS = {"preconditioner": osculant.Kronecker()}
+JOINED = [
+    BLOCKS,
+    BLOCKS | {"momentum": True, "global_gradient": "batch"},
+    BLOCKS | {"momentum": True, "global_gradient": "batch", "max_inner": 1},
+]
 
 
 def final_loss(solver, size, seed, budget):
@@ -41,28 +49,31 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--budget", type=float, default=600)
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
 
     def losses(solver, size):
-        return [final_loss(solver, size, seed, options.budget) for seed in range(options.seeds)]
+        return [final_loss(solver, size, seed, arguments.budget) for seed in range(arguments.seeds)]
 
     sizes = {"full batch": None, "batches of 256": 256}
     reference = {name: losses(DEFAULT, size) for name, size in sizes.items()}
     means = {name: math.exp(np.mean(np.log(values))) for name, values in reference.items()}
     print("default:", ", ".join(f"{name} {mean:.2e}" for name, mean in means.items()))
-    print(f"| option | value | {' | '.join(sizes)} |\n|---|---|---|---|")
-    for option, settings in VARIED.items():
-        for setting in settings:
-            if setting == getattr(DEFAULT, option):
-                continue
-            solver = replace(DEFAULT, **{option: setting})
-            ratios = [
-                np.exp(np.mean(np.log(losses(solver, size)) - np.log(reference[name])))
-                for name, size in sizes.items()
-            ]
-            print(
-                f"| {option} | {setting} | {' | '.join(f'{r:.2g}' for r in ratios)} |", flush=True
-            )
+    print(f"| options | {' | '.join(sizes)} |\n|---|---|---|")
+    varied = [{option: value} for option, values in VARIED.items() for value in values]
+    np.seterr(divide="ignore")  # a loss of 0 is one
+    for options in [*varied, *JOINED]:
+        solver = replace(DEFAULT, **options)
+        if solver == DEFAULT:
+            continue
+        ratios = [
+            np.exp(np.mean(np.log(losses(solver, size)) - np.log(reference[name])))
+            for name, size in sizes.items()
+        ]
+        named = ", ".join(
+            option if option == "preconditioner" else f"{option}={value}"
+            for option, value in options.items()
+        )
+        print(f"| {named} | {' | '.join(f'{r:.2g}' for r in ratios)} |", flush=True)
 
 
 if __name__ == "__main__":

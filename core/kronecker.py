@@ -8,7 +8,7 @@ G = E[d d']; the inverse maps a gradient M of shape (p, q) to A^-1 M G^-1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -187,6 +187,25 @@ class Kronecker:
                 for a, b in zip(old, fresh, strict=True)
             )
         return tuple(mixed)
+
+
+def prepared(
+    K: Kronecker | None,
+    oracle: Oracle,
+    state: Any,
+    x: Array,
+    damping: Array,
+    data: tuple[Any, ...],
+) -> tuple[Any, Callable[[Array], Array], Any]:
+    """Return what K has seen, v -> K^-1 v, and whether it took a gradient to see more.
+
+    Without K that is nothing, the identity and 0.
+    """
+    if K is None:
+        return (), lambda v: v, 0
+    blocks = K.update(oracle, state, x, damping, data)
+    estimates = namespace(x).astype(K.due(state), state.t.dtype)
+    return blocks, lambda v: K.solve(oracle, blocks, x, v, data), estimates
 
 
 def _due(t: Array, period: int) -> Array:

@@ -72,14 +72,15 @@ def test_product_that_is_not_finite_leaves_a_finite_step(g):
     np.testing.assert_allclose(model.step, -0.5 * g / np.linalg.norm(g))
 
 
-def run(B, g, tolerance=1e-12, maxiter=100, flatness=1e-8):
+def run(B, g, tolerance=1e-12, maxiter=100, flatness=1e-8, precondition=lambda v: v):
     return early_cg(
         lambda v: B @ v,
-        start(-g),
+        start(-g, precondition=precondition),
         tolerance=np.asarray(tolerance),
         maxiter=maxiter,
         flatness=flatness,
         flow=EAGER,
+        precondition=precondition,
     )
 
 
@@ -89,6 +90,20 @@ def test_early_cg_solves_where_curvature_is_positive(g):
     np.testing.assert_allclose(search.d, -np.linalg.solve(B, g), rtol=1e-9)
     np.testing.assert_allclose(search.Hd, B @ search.d, rtol=1e-9)
     assert not search.negative and int(search.iterations) == 6
+
+
+def test_preconditioned_early_cg_is_early_cg_in_other_variables(g):
+    """With P = L^2 the search for s is that for L s, in which the curvature is L^-1 B L^-1."""
+    B, L = spd(6), np.linspace(0.5, 3, 6)
+    solved = []
+    search = run(B, g, maxiter=3, precondition=lambda r: (solved.append(r), r / L**2)[1])
+    expected = run(B / np.outer(L, L), g / L, maxiter=3)
+    np.testing.assert_allclose(L * search.d, expected.d, rtol=1e-10)
+    np.testing.assert_allclose(search.Hd, B @ search.d, rtol=1e-10)
+    assert len(solved) == 3  # one for each product
+    tolerance = float(np.sqrt(run(B / np.outer(L, L), g / L, maxiter=2).rr)) * 1.001
+    stopped = run(B, g, tolerance=tolerance, precondition=lambda r: r / L**2)
+    assert int(stopped.iterations) == 2
 
 
 def test_early_cg_stops_at_negative_curvature_with_what_it_has():

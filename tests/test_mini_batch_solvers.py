@@ -17,6 +17,9 @@ SOLVERS = {
     "newton-krylov, carrying": osculant.NewtonKrylov(
         negative_curvature="carry", warm_start=0.9, global_gradient="batch"
     ),
+    "newton-krylov, Kronecker": osculant.NewtonKrylov(
+        preconditioner=Kronecker(factors_every=2), momentum=True, global_gradient="batch"
+    ),
     "newton-summary": osculant.NewtonSummary(),
     "trust-region": osculant.TrustRegion(norm=norms.Adam()),
     "cubic-regularization": osculant.CubicRegularization(

@@ -7,7 +7,10 @@ import pytest
 
 import osculant
 from osculant.core.arrays import namespace
+from osculant.core.flow import EAGER
+from osculant.core.globalize.direction import Direction, with_momentum
 from osculant.core.samples import Samples
+from osculant.problems import mlp
 
 X0 = np.array([0.3, -0.5, 0.8])
 
@@ -99,6 +102,75 @@ def test_warm_start_that_is_no_improvement_is_dropped():
     solver = osculant.NewtonKrylov(warm_start=0.5, max_inner=1, forcing=1e-12)
     state = step(solver, quadratic, np.zeros(3), A, b, d=-b)
     np.testing.assert_allclose(state.d, (b @ b) / (b @ A @ b) * b)
+
+
+# Momentum and preconditioner ----------------------------------------------------------------------
+
+
+def test_momentum_on_one_quadratic_is_conjugate_gradients():
+    """The plane of the gradient and the last step holds CG's next iterate."""
+    A, b = matrix(np.random.default_rng(1), 3, 1.0), np.array([1.0, -2.0, 0.5])
+    oracle = osculant.oracle(quadratic, np.zeros(3))
+    solver = osculant.NewtonKrylov(momentum=True, max_inner=1, global_gradient="batch")
+    state = solver.init(oracle, np.zeros(3))
+    for _ in range(3):
+        state = solver.step(oracle, state, A, b)
+    np.testing.assert_allclose(state.x, np.linalg.solve(A, b), rtol=1e-9)
+    assert int(state.counts.hvps) == 1 + 2 + 2
+
+
+def test_momentum_that_is_not_finite_is_left_out():
+    z, g = np.ones(2), np.array([1.0, -2.0])
+    found = Direction(-g, -g @ g, g @ g, np.asarray(0))
+    kept = with_momentum(found, z, lambda v: np.nan * v, g, active=np.asarray(True), flow=EAGER)
+    np.testing.assert_array_equal(kept.d, found.d)
+    assert (kept.slope, kept.curvature, int(kept.products)) == (found.slope, found.curvature, 1)
+
+
+def network(**options):
+    """Return a solver with a preconditioner, a network's oracle, a state and a batch."""
+    rng = np.random.default_rng(0)
+    problem = mlp([4, 3, 2], seed=0)
+    data = rng.normal(size=(20, 4)), np.eye(2)[rng.integers(0, 2, 20)]
+    oracle = osculant.oracle(model=problem.model, loss=problem.loss, params=problem.params)
+    solver = osculant.NewtonKrylov(preconditioner=osculant.Kronecker(), **options)
+    return solver, oracle, solver.init(oracle, oracle.ravel(problem.params)), data
+
+
+def test_first_direction_is_the_preconditioned_gradient():
+    solver, oracle, start, data = network(max_inner=1, curvature="gauss-newton", damping=0.1)
+    state = solver.step(oracle, start, *data)
+    pt, K = oracle.at(start.x, *data), solver.preconditioner
+    blocks = K.update(oracle, start.blocks, start.x, np.asarray(0.1), data)
+    y = K.solve(oracle, blocks, start.x, pt.grad, data)
+    np.testing.assert_allclose(state.d, -(pt.grad @ y) / pt.vgv(y) * y)
+    assert (int(state.counts.gradients), int(state.counts.ggns)) == (2, 1)
+    assert int(state.counts.hvps) == 0
+
+
+def test_barred_search_steps_back_along_the_preconditioned_gradient(monkeypatch):
+    solver, oracle, start, data = network(damping=0.1)
+    point = type(oracle.at(start.x, *data))
+    monkeypatch.setattr(point, "_hvp", lambda self, v: -2 * v)
+    state = solver.step(oracle, start, *data)
+    pt, K = oracle.at(start.x, *data), solver.preconditioner
+    blocks = K.update(oracle, start.blocks, start.x, np.asarray(0.1), data)
+    y = K.solve(oracle, blocks, start.x, pt.grad, data)
+    np.testing.assert_allclose(state.d, -(pt.grad @ y) / (2 * y @ y) * y)
+
+
+def test_damping_of_the_preconditioner_follows_what_the_quadratic_promised():
+    """A short step leaves undone what the quadratic promised, although it was right that far."""
+    b, A = np.array([1.0, -2.0, 0.5]), np.eye(3)
+    good = step(osculant.NewtonKrylov(), quadratic, np.zeros(3), A, b)
+    np.testing.assert_allclose(good.damping, 3e-4 * 19 / 20)
+    wrong = Samples((A, b), (A / 20, b))  # twenty times too long
+    short = step(osculant.NewtonKrylov(), quadratic, np.zeros(3), wrong)
+    assert 0 < float(short.step_length) < 1
+    np.testing.assert_allclose(short.damping, 3e-4 * 20 / 19)
+    screened = step(osculant.NewtonKrylov(), quadratic, np.zeros(3), A, b, global_grad=b)
+    assert int(screened.screened) == 1
+    np.testing.assert_allclose(screened.damping, 3e-4)
 
 
 # The global gradient ------------------------------------------------------------------------------
@@ -197,6 +269,7 @@ def test_interval_bounds_the_taylor_ratio():
         {"decay": 0.1},
         {"negative_curvature": "carry"},
         {"warm_start": 0.9},
+        {"momentum": True},
     ],
     ids=str,
 )
@@ -225,6 +298,8 @@ def test_every_option_changes_the_trajectory(change):
         ({"forcing": 1.0}, "forcing is 1.0"),
         ({"decay": 1.0}, "decay is 1.0"),
         ({"warm_start": 2.0}, "warm_start is 2.0"),
+        ({"damping": 0.0}, "damping is 0.0"),
+        ({"curvature": "fisher"}, "'hessian', 'gauss-newton'"),
         ({"negative_curvature": "ignore"}, "'gradient', 'carry'"),
         ({"refresh_period": 3}, "needs global_gradient='full'"),
         ({"refresh_period": 0, "global_gradient": "full"}, "at least 1"),
@@ -285,7 +360,7 @@ def test_counts_are_what_was_evaluated(monkeypatch):
 
     data = list(batches(backends.get("numpy"), 10, least=-3.0))
     oracle = osculant.oracle(fun, X0)
-    solver = osculant.NewtonKrylov(negative_curvature="carry", warm_start=0.9)
+    solver = osculant.NewtonKrylov(negative_curvature="carry", warm_start=0.9, momentum=True)
     calls = {"hvps": 0, "values": 0, "gradients": 0}
     point = type(oracle.at(X0, *data[0]))
     for owner, method, name in (
@@ -314,7 +389,7 @@ def test_jit_and_vmap_agree_with_the_eager_step():
     jnp = jax.numpy
     data = list(batches(backends.get("jax"), 3, least=-3.0))
     oracle = osculant.oracle(fun, jnp.asarray(X0))
-    solver = osculant.NewtonKrylov(negative_curvature="carry", warm_start=0.9)
+    solver = osculant.NewtonKrylov(negative_curvature="carry", warm_start=0.9, momentum=True)
 
     def run(x):
         state = solver.init(oracle, x)

@@ -13,6 +13,14 @@ class Plane(NamedTuple):
     M: Array
     b: Array
 
+    @classmethod
+    def spanned(cls, d: Array, z: Array, Bz: Array, dBd: Array, g: Array) -> Plane:
+        """Return g's + s'Bs/2 on s = p_0 d + p_1 z; all but d'B d, which is 0-d, of shape (n,)."""
+        xp = namespace(g)
+        across = dot(d, Bz)
+        M = xp.stack([xp.stack([dBd, across]), xp.stack([across, dot(z, Bz)])])
+        return cls(M, xp.stack([dot(g, d), dot(g, z)]))
+
     def at(self, p: Array, scale: float = 1.0) -> Array:
         """Return the quadratic's value at ``scale`` times p."""
         xp = namespace(p)

@@ -21,7 +21,7 @@ class Search(NamedTuple):
     p: Array
     """Next conjugate direction."""
     rr: Array
-    """r'r."""
+    """r'P^-1 r."""
     curvature: Array
     """p'Hp of the last direction tried, per unit of p'p."""
     iterations: Array
@@ -31,15 +31,24 @@ class Search(NamedTuple):
     done: Array
 
 
-def start(r: Array, d: Array | None = None, Hd: Array | None = None) -> Search:
+def _same(v: Array) -> Array:
+    return v
+
+
+def start(
+    r: Array,
+    d: Array | None = None,
+    Hd: Array | None = None,
+    precondition: Callable[[Array], Array] = _same,
+) -> Search:
     """Return the search with residual ``r``, at ``d`` and ``Hd`` or at 0 (where r is -g)."""
-    zeros = namespace(r).zeros_like(r)
+    zeros, p = namespace(r).zeros_like(r), precondition(r)
     return Search(
         d=zeros if d is None else d,
         Hd=zeros if Hd is None else Hd,
         r=r,
-        p=r,
-        rr=dot(r, r),
+        p=p,
+        rr=dot(r, p),
         curvature=like(r, 0.0),
         iterations=integer_like(r, 0),
         negative=boolean_like(r, False),
@@ -55,6 +64,7 @@ def early_cg(
     maxiter: Any,
     flatness: float,
     flow: Flow,
+    precondition: Callable[[Array], Array] = _same,
 ) -> Search:
     """Run CG on H d = r until it converges or meets negative curvature.
 
@@ -65,12 +75,14 @@ def early_cg(
     search : Search
         Where to go on from; :func:`start` makes a new one.
     tolerance : 0-d array
-        Stop once |r| is at most this.
+        Stop once (r'P^-1 r)^(1/2) is at most this.
     maxiter : int or 0-d integer array
         Most products.
     flatness : float
         Curvature p'Hp / p'p below which the direction counts as flat.
     flow : Flow
+    precondition : callable
+        v -> P^-1 v, P positive definite, as in :func:`start`.
 
     Returns
     -------
@@ -103,12 +115,14 @@ def early_cg(
         mu = xp.where(pHp < flatness * pp, xp.sqrt(pp), like(pp, 0.0))
         a = guarded_divide(c.rr, pHp + mu * pp)
         r = c.r - a * flow.cond(mu > 0, lambda: Hp + mu * c.p, lambda: Hp)
-        rr = dot(r, r)
+        # After the last product nothing asks for another direction.
+        y = flow.cond(c.iterations < maxiter, precondition, _same, r)
+        rr = dot(r, y)
         return c._replace(
             d=c.d + a * c.p,
             Hd=c.Hd + a * Hp,
             r=r,
-            p=r + guarded_divide(rr, c.rr) * c.p,
+            p=y + guarded_divide(rr, c.rr) * c.p,
             rr=rr,
             done=rr <= tolerance * tolerance,
         )

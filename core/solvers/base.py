@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ..arrays import Array, integer_like, largest, like, max_abs, namespace
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
+
+
+class Products(NamedTuple):
+    """How a curvature B is asked for: the methods of a point, and what they are counted as."""
+
+    product: str
+    """B v."""
+    form: str
+    """v'B v."""
+    counted: str
+
+
+PRODUCTS = {
+    "hessian": Products("hvp", "vhv", "hvps"),
+    "gauss-newton": Products("ggn", "vgv", "ggns"),
+}
 
 
 class State(Protocol):

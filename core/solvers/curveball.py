@@ -18,14 +18,11 @@ from ..arrays import (
 )
 from ..globalize.damping import look, rescale
 from ..globalize.plane import Plane, minimiser
-from ..kronecker import Kronecker
+from ..kronecker import Kronecker, prepared
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
 from ..samples import split
-from .base import Solver, unevaluated, verdict
-
-#: Products of each curvature: B v, v'Bv, and the name under which both are counted.
-_PRODUCTS = {"hessian": ("hvp", "vhv", "hvps"), "gauss-newton": ("ggn", "vgv", "ggns")}
+from .base import PRODUCTS, Solver, unevaluated, verdict
 
 
 class CurveBallState(NamedTuple):
@@ -125,7 +122,7 @@ class CurveBall(Solver):
     samples: ClassVar[frozenset[str]] = frozenset({"curvature", "ratio"})
 
     def __post_init__(self) -> None:
-        if self.curvature not in _PRODUCTS:
+        if self.curvature not in PRODUCTS:
             raise ValueError(
                 f"curvature is {self.curvature!r}; it must be 'gauss-newton' or 'hessian'"
             )
@@ -148,7 +145,7 @@ class CurveBall(Solver):
 
     def needs(self) -> frozenset[Product]:
         """Products that the oracle must offer."""
-        return frozenset(Product(name) for name in _PRODUCTS[self.curvature][:2])
+        return frozenset(Product(name) for name in PRODUCTS[self.curvature][:2])
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> CurveBallState:
         """Return the state to start from ``x``, of shape (n,)."""
@@ -173,14 +170,17 @@ class CurveBall(Solver):
         status = verdict(f, g, self.gtol)
         moves = status == Status.RUNNING.value
 
-        product, form, counted = _PRODUCTS[self.curvature]
+        product, form, counted = PRODUCTS[self.curvature]
         Bz = getattr(curved, product)(z) + state.damping * z
         r = self._reached(g, z, Bz) * Bz + g
-        dz, blocks, estimates = self._preconditioned(oracle, state, r, s.curvature)
+        blocks, solve, estimates = prepared(
+            self.preconditioner, oracle, state.blocks, state.x, state.damping, s.curvature
+        )
+        dz = solve(r)
         p, plane = self._fixed(f), None
         if p is None or self.period:
             dzBdz = getattr(curved, form)(dz) + state.damping * dot(dz, dz)
-            plane = _plane(dz, z, Bz, dzBdz, g)
+            plane = Plane.spanned(dz, z, Bz, dzBdz, g)
             p = minimiser(plane, norm(dz), norm(z)) if p is None else p
         new_z = p[0] * dz + p[1] * z
         x = state.x + self.learning_rate * new_z
@@ -219,17 +219,6 @@ class CurveBall(Solver):
             return like(g, 1.0)
         return namespace(g).clip(guarded_divide(-dot(g, z), dot(z, Bz)), 0.0, 1.0)
 
-    def _preconditioned(
-        self, oracle: Oracle, state: CurveBallState, r: Array, data: tuple[Any, ...]
-    ) -> tuple[Array, Any, Any]:
-        """Return K^-1 r, what K has seen, and whether it took a gradient to see more."""
-        K = self.preconditioner
-        if K is None:
-            return r, (), 0
-        blocks = K.update(oracle, state.blocks, state.x, state.damping, data)
-        dz = K.solve(oracle, blocks, state.x, r, data)
-        return dz, blocks, namespace(r).astype(K.due(state.blocks), state.t.dtype)
-
     def _fixed(self, f: Array) -> Array | None:
         """Return (-beta, rho) where they are fixed."""
         if self.rho is None or self.beta is None:
@@ -243,10 +232,3 @@ class CurveBall(Solver):
     def report(self, state: CurveBallState) -> dict[str, Array]:
         """Return lambda, rho and beta."""
         return {"damping": state.damping, "rho": state.rho, "beta": state.beta}
-
-
-def _plane(dz: Array, z: Array, Bz: Array, dzBdz: Array, g: Array) -> Plane:
-    xp = namespace(g)
-    across = dot(dz, Bz)
-    M = xp.stack([xp.stack([dzBdz, across]), xp.stack([across, dot(z, Bz)])])
-    return Plane(M, xp.stack([dot(g, dz), dot(g, z)]))
