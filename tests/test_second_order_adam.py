@@ -39,7 +39,8 @@ def eta(solver: Any, state: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "solver", [osculant.SecondOrderAdam(), osculant.AdaptiveDescent(learning_rate=1e-3)]
+    "solver",
+    [osculant.SecondOrderAdam(bound=1e3), osculant.AdaptiveDescent(learning_rate=1e-3)],
 )
 def test_step_lengths_on_a_diagonal_quadratic_are_the_inverse_hessian(solver: Any) -> None:
     """From wherever they start; held in place, so that the gradient does not vanish meanwhile."""
@@ -108,6 +109,29 @@ def test_step_lengths_grow_under_negative_curvature_and_stay_without_a_gradient(
     assert state.log_factor[1] == 0
 
 
+def test_a_gradient_that_comes_back_moves_nothing_far() -> None:
+    """On log(1 + exp(-b x)), whose gradient vanishes while b is 1, and comes back with b = -1."""
+    oracle = osculant.oracle(lambda x, b: namespace(x).log1p(namespace(x).exp(-b * x)), START[0])
+    solver = osculant.SecondOrderAdam(bound=20.0)
+    state, longest = solver.init(oracle, START[:1]), 0.0
+    for b in np.where(np.arange(1, 401) % 100, 1.0, -1.0):
+        before, state = state.x, solver.step(oracle, state, b)
+        longest = max(longest, float(np.max(np.abs(state.x - before))))
+    assert 0.1 < longest <= 20 * solver.learning_rate * (1 + 1e-12)
+
+
+def test_a_step_length_stays_finite_where_there_is_no_curvature() -> None:
+    """In float32, where exp(100) is not, and infinity times a gradient of 0 is not a number."""
+    c = np.array([1.0, -1.0, 0.0], dtype=np.float32)
+    oracle = osculant.oracle(lambda x, c: (c * x).sum(), c)
+    solver = osculant.SecondOrderAdam(rate=1.0, period=1)
+    state = solver.init(oracle, np.zeros_like(c))
+    for _ in range(120):
+        state = solver.step(oracle, state, c)
+    assert np.all(np.isfinite(np.exp(state.log_factor))) and state.log_factor.dtype == c.dtype
+    np.testing.assert_allclose(np.sign(state.x), -c)
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     oracle = osculant.oracle(quadratic, START)
     solver = osculant.SecondOrderAdam()
@@ -138,6 +162,7 @@ def test_it_trains_digits_as_well_as_the_best_adam_of_a_grid(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"bound": 0.0}, "bound is 0.0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"rate": -1.0}, "rate is -1.0"),
         ({"beta3": 1.0}, "beta3 is 1.0"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import norms
-from ..arrays import Array, guarded_divide, integer_like, like, namespace
+from ..arrays import Array, guarded_divide, integer_like, largest, like, namespace
 from ..flow import Flow
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
@@ -65,12 +66,14 @@ class SecondOrderAdam(Solver):
     Without noise this ends at eta_i = 1 / H_ii where the Hessian is diagonal, and under negative
     curvature eta_i grows.
     It is applied to a factor s_i in eta_i = s_i learning_rate / (sqrt(vhat_i) + epsilon), which is
-    Adam's own step length at the start, s = 1.
+    Adam's own step length at the start, s = 1. No coordinate moves by more than
+    ``bound * learning_rate`` in a step.
 
     Parameters
     ----------
     learning_rate : float
-        Step length per coordinate at the start. It is forgotten at the rate of ``rate``.
+        Step length per coordinate at the start. It is forgotten at the rate of ``rate``, but for
+        the bound on a step.
     beta1, beta2, beta3 : float
         Decay rates: of the gradient and its square as in Adam, and of the drift.
     epsilon : float
@@ -80,6 +83,8 @@ class SecondOrderAdam(Solver):
         ``docs/reports/second_order_adam.md``.
     period : int
         Steps from one Hessian product, and change of eta, to the next.
+    bound : float
+        Longest step of a coordinate, in ``learning_rate``; infinity for none.
     gtol : float
         Largest absolute gradient entry at which to stop; 0 never stops.
 
@@ -90,8 +95,15 @@ class SecondOrderAdam(Solver):
     is bounded three times wider than the growth: too long a step does harm, too short a one only
     costs time. Where all gradients were 0, eta_i stays.
 
+    Where a gradient vanishes without curvature, as that of a unit which saturates, eta_i grows as
+    the model says; the model does not say how far it holds. When such a gradient comes back,
+    eta_i ghat_i is thousands of learning rates long. Adam's own step is hardly longer than one,
+    which its authors call a trust region (Kingma and Ba 2015, section 2.1): ``bound`` keeps it one.
+    gdot is the drift of the step as it is taken.
+
     References
     ----------
+    D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     D. McAllester, "Second order optimization methods", TTIC 31230, lecture slides, April 2017.
     """
 
@@ -102,9 +114,10 @@ class SecondOrderAdam(Solver):
     epsilon: float = 1e-8
     rate: float = 0.1
     period: int = 4
+    bound: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "rate", "epsilon"):
+        for name in ("learning_rate", "rate", "epsilon", "bound"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
         for name in ("beta1", "beta2", "beta3"):
@@ -156,7 +169,9 @@ class SecondOrderAdam(Solver):
         moments = norm.update(state.moments, state.grad)
         ghat = unbiased(mean, self.beta1, t)
         scaled = self.learning_rate * norm.solve(moments, ghat)
+        longest = like(scaled, self.bound * self.learning_rate)
         step = xp.exp(state.log_factor) * scaled
+        step = xp.minimum(xp.maximum(step, -longest), longest)
 
         foretold = (state.t > 0) & ((state.t - 1) % self.period == 0)
         noise = flow.cond(foretold, self._noise, lambda state: state.noise, state)
@@ -187,12 +202,13 @@ class SecondOrderAdam(Solver):
         signal = guarded_divide(power, power + kept * unbiased(state.noise, self.beta3, seen), 1.0)
         lost = guarded_divide(drift, drifting, otherwise=1.0)
         change = xp.minimum(xp.maximum(signal - lost, like(lost, -3.0)), like(lost, 1.0))
+        finite = like(change, math.log(largest(change)) / 2)  # so that exp(finite) * 0 is 0
         return state._replace(
             counts=state.counts.add(hvps=1),
             drift=drift,
             drifting=drifting,
             foretold=state.grad - product,
-            log_factor=state.log_factor + self.rate * change,
+            log_factor=xp.minimum(state.log_factor + self.rate * change, finite),
         )
 
     def report(self, state: SecondOrderAdamState) -> dict[str, Array]:
@@ -205,18 +221,21 @@ class SecondOrderAdam(Solver):
 class AdaptiveDescent(SecondOrderAdam):
     """Second-order adaptive descent: :class:`SecondOrderAdam` without Adam's denominator.
 
-    eta_i = s_i learning_rate, so that nothing but the drift tells the coordinates apart. The
-    lecture's formulas are lost: the rule is our own, as there.
+    eta_i = s_i learning_rate, so that nothing but the drift tells the coordinates apart, and a
+    learning rate is no length that a step could be bounded by. The lecture's formulas are lost:
+    the rule is our own, as there.
 
     Parameters
     ----------
     learning_rate : float
         Step length per unit of gradient at the start.
-    beta1, beta3, rate, period, gtol
-        As in :class:`SecondOrderAdam`; ``beta2`` and ``epsilon`` have no part in this.
+    beta1, beta3, rate, period, bound, gtol
+        As in :class:`SecondOrderAdam`, with no bound; ``beta2`` and ``epsilon`` have no part in
+        this.
     """
 
     learning_rate: float = 0.1
+    bound: float = math.inf
 
     def _norm(self) -> norms.Norm:
         return norms.Spherical()
