@@ -175,6 +175,14 @@ def as_parameters(params: Any) -> Any:
     return np.asarray(params, dtype=np.float64)
 
 
+def in_trace(tree: Any) -> bool:
+    """Whether a leaf of ``tree`` stands for an array that JAX is tracing."""
+    jax = sys.modules.get("jax")
+    return jax is not None and any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(tree)
+    )
+
+
 def framework(params: Any) -> str:
     """Return the backend of a tree's arrays, or the name of their namespace if it is another.
 

@@ -8,7 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+<<<<<<< HEAD
 from jax import lax
+=======
+import numpy as np
+>>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
 
 from ..core.arrays import Array
 from ..core.flow import Flow, S
@@ -44,6 +48,7 @@ class JaxFlow(Flow):
             return lax.cond(predicate, on_true, on_false, *operands)
         return branch(*operands)
 
+<<<<<<< HEAD
     def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
         """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
 
@@ -57,6 +62,39 @@ class JaxFlow(Flow):
     def own_rows(self, rows: Array) -> Array:
         """Return ``rows``, which nothing writes to."""
         return rows
+=======
+    def root(
+        self,
+        f: Callable[..., Array],
+        solve: Callable[..., tuple[Array, S]],
+        x: Array,
+        data: tuple[Any, ...],
+    ) -> tuple[Array, S]:
+        """Return ``solve(x, *data)``; the root is differentiated by CG on the Jacobian of f."""
+
+        @jax.custom_jvp
+        def found(x: Array, data: tuple[Any, ...]) -> tuple[Array, S]:
+            return solve(x, *data)
+
+        @found.defjvp
+        def _derivative(primals: Any, tangents: Any) -> Any:
+            x, data = primals
+            root, rest = found(x, data)
+            _, slope = jax.jvp(lambda *data: f(root, *data), data, tangents[1])
+
+            def jacobian(v: Array) -> Array:
+                return jax.jvp(lambda x: f(x, *data), (root,), (v,))[1]
+
+            moved = jax.lax.custom_linear_solve(jacobian, -slope, _cg, symmetric=True)
+            still = jax.tree.map(lambda a: np.zeros(a.shape, jax.dtypes.float0), rest)
+            return (root, rest), (moved, still)
+
+        return found(x, data)
+
+    def put(self, rows: Array, i: Array, row: Array) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``; XLA does it in place within a loop."""
+        return rows.at[i].set(row)
+>>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
 
     def leading(self, rows: Array, count: Array) -> Array:
         """Return all rows."""
@@ -74,6 +112,11 @@ class JaxFlow(Flow):
     def own(self, tree: S) -> S:
         """Return copies of the arrays in ``tree``."""
         return jax.tree.map(jnp.copy, tree)
+
+
+def _cg(product: Callable[[Array], Array], b: Array) -> Array:
+    tolerance = float(jnp.finfo(b.dtype).eps) ** 0.75
+    return jax.scipy.sparse.linalg.cg(product, b, tol=tolerance)[0]
 
 
 @lru_cache(maxsize=256)

@@ -43,8 +43,28 @@ class Flow:
         """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 
+<<<<<<< HEAD
     def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
         """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
+=======
+    def root(
+        self,
+        f: Callable[..., Array],
+        solve: Callable[..., tuple[Array, S]],
+        x: Array,
+        data: tuple[Any, ...],
+    ) -> tuple[Array, S]:
+        """Return ``solve(x, *data)``: a root of f(., *data), and integers beside it.
+
+        Where a framework differentiates what it traces, the derivatives of the root by the data
+        are those of the implicit function. The Jacobian of f there must be symmetric and positive
+        definite.
+        """
+        return solve(x, *data)
+
+    def put(self, rows: Array, i: Array, row: Array) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``.
+>>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
 
         ``rows`` may be written to: it must be the caller's own, who goes on with the result alone.
         """

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import backends as backends
 from .api import fit as fit
 from .api import minimize as minimize
+from .api import solve as solve
 from .backends import linear_operator as linear_operator
 from .backends import multicomplex as multicomplex
 from .backends import ops as ops
@@ -18,6 +19,7 @@ from .checkpoint import Checkpoint as Checkpoint
 from .core import diagnostics as diagnostics
 from .core import norms as norms
 from .core.drive import Evaluation as Evaluation
+from .core.drive import Solved as Solved
 from .core.errors import BackendUnavailable as BackendUnavailable
 from .core.errors import CheckpointMismatch as CheckpointMismatch
 from .core.errors import DataFormatError as DataFormatError

@@ -11,7 +11,7 @@ import numpy as np
 from . import backends
 from .checkpoint import Checkpoint
 from .core import drive
-from .core.drive import Callback, Evaluation
+from .core.drive import Callback, Evaluation, Solved
 from .core.oracle import Oracle
 from .core.result import Solution
 from .core.sampler import Batched
@@ -128,6 +128,11 @@ def minimize(
     array([2., 2., 2.])
     """
     _refuse(others)
+    if backends.in_trace((x0, args)):
+        raise TypeError(
+            "minimize is a loop of the host, which jax.jit, jax.vmap and jax.grad cannot trace: "
+            "call osculant.solve there"
+        )
     oracle, start = _start(fun, x0)
     limits = {"nit": maxiter, "seconds": max_seconds}
     with np.errstate(**_QUIET), reporting(callback, progress, limits) as report:
@@ -146,6 +151,69 @@ def minimize(
             callback=report,
             return_all=return_all,
             jit=jit,
+        )
+
+
+def solve(
+    fun: Callable[..., Any] | Oracle,
+    x0: Any,
+    *,
+    method: str | Solver = "auto",
+    args: Any = (),
+    atol: float | None = None,
+    maxiter: int = 1000,
+) -> Solved:
+    """Minimise as :func:`minimize` does, inside ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
+
+    Parameters
+    ----------
+    fun, x0, method, args
+        As for :func:`minimize`. What the solution is to be differentiated by must be in ``args``.
+    atol : float, optional
+        Stop once no gradient entry exceeds it. By default the solver's ``gtol`` if that is
+        positive, else eps^(3/8).
+    maxiter : int
+        Most iterations.
+
+    Returns
+    -------
+    Solved
+        Arrays: ``x`` (in your own structure), ``fun``, ``status``, ``nit``, ``counts``.
+
+    Raises
+    ------
+    TypeError, ProductUnavailable
+        As :func:`minimize`. A start that is not finite is no error here: ``status`` says it.
+
+    Notes
+    -----
+    It is one loop, ``oracle.flow.while_loop``: traced on JAX, and Python's on other arrays. On JAX,
+    derivatives of ``x`` by ``args`` are those of the implicit function grad f(x, args) = 0,
+
+        dx = -H^-1 (d grad f / d args) dargs,
+
+    by conjugate gradients on Hessian products, in both modes and of any order. They hold where the
+    run has converged to a point with a positive definite Hessian; by ``x0`` they are zero.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, osculant
+    >>> def fun(x, a):
+    ...     return jnp.sum((x - a) ** 2) + jnp.sum(x) ** 2
+    >>> def largest(a):
+    ...     return jnp.max(osculant.solve(fun, jnp.zeros(2), args=(a,)).x)
+    >>> print(jax.grad(largest)(jnp.array([0.0, 3.0])).round(2))
+    [-0.33  0.67]
+    """
+    oracle, start = _start(fun, x0)
+    with np.errstate(**_QUIET):
+        return drive.solve(
+            oracle,
+            start,
+            solver=as_solver(method),
+            data=as_data(args),
+            atol=atol,
+            maxiter=maxiter,
         )
 
 

@@ -83,6 +83,22 @@ def test_callback_sees_each_iteration_and_can_end_the_run(backend):
     np.testing.assert_array_equal(seen[-1].x, solution.x)
 
 
+def test_solve_ends_where_minimize_does(backend):
+    x0 = {"x": backend.from_numpy(np.array([-1.2, 1.0]))}
+
+    def fun(p, a):
+        return rosenbrock(p["x"] - a)
+
+    options = {"args": backend.from_numpy(np.array([1.0, 2.0])), "method": "lbfgs"}
+    solved, solution = osculant.solve(fun, x0, **options), osculant.minimize(fun, x0, **options)
+    assert osculant.Status(int(solved.status)) is solution.status and solution.success
+    np.testing.assert_array_equal(solved.x["x"], solution.x["x"])
+    assert (int(solved.nit), int(solved.counts.gradients)) == (solution.nit, solution.njev)
+    assert float(solved.fun) == solution.fun
+    short = osculant.solve(fun, x0, maxiter=3, **options)
+    assert (int(short.status), int(short.nit)) == (osculant.Status.MAXITER, 3)
+
+
 def test_history_has_a_row_per_iteration():
     solution = osculant.minimize(rosenbrock, np.array([-1.2, 1.0]), method="trust-region")
     assert {"fun", "grad_norm", "cost", "radius", "step_norm"} <= set(solution.history)

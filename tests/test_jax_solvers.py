@@ -53,18 +53,55 @@ def test_step_can_be_vmapped(solver):
 
 def test_whole_minimisation_in_one_compiled_vmapped_call():
     starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, size=(1000, 2)))
-    solver = osculant.TrustRegion(gtol=1e-8)
-    oracle = osculant.oracle(rosenbrock, starts[0])
 
     @jax.jit
     @jax.vmap
     def solve(x):
-        running = lambda s: (s.status == Status.RUNNING) & (s.counts.gradients < 200)  # noqa: E731
-        return jax.lax.while_loop(running, lambda s: solver.step(oracle, s), solver.init(oracle, x))
+        return osculant.solve(rosenbrock, x, method="trust-region", atol=1e-8, maxiter=200)
 
-    state = solve(starts)
-    assert bool(jnp.all(state.status == Status.CONVERGED))
-    np.testing.assert_allclose(state.x, np.ones((1000, 2)), rtol=1e-6)
+    solved = solve(starts)
+    assert bool(jnp.all(solved.status == Status.CONVERGED))
+    np.testing.assert_allclose(solved.x, np.ones((1000, 2)), rtol=1e-6)
+    alone = osculant.minimize(rosenbrock, starts[0], method="trust-region", tol=1e-8)
+    assert (int(solved.nit[0]), int(solved.counts.gradients[0])) == (alone.nit, alone.njev)
+
+
+def quartic(p, a, B, key):
+    x = p["x"]
+    noise = jax.random.normal(key, ())
+    return jnp.sum((x - a) ** 4) + jnp.sum((B @ x) ** 2) / 2 + (p["y"][0] - x @ a * noise) ** 2
+
+
+def test_solutions_are_differentiated_as_implicit_functions():
+    a, B = jnp.array([1.0, -2.0]), jnp.array([[1.0, 0.3], [0.2, 0.7]])
+    start, key = {"x": jnp.zeros(2), "y": [jnp.zeros(())]}, jax.random.key(0)
+
+    def solution(a, B):
+        solved = osculant.solve(quartic, start, args=(a, B, key), method="newton", atol=1e-12)
+        return jnp.append(solved.x["x"], solved.x["y"][0])
+
+    def closed_form(a, B):
+        p = solution(a, B)
+        fun = lambda p, a, B: quartic({"x": p[:2], "y": [p[2]]}, a, B, key)  # noqa: E731
+        H = jax.hessian(fun)(p, a, B)
+        mixed = jax.jacobian(jax.grad(fun), argnums=(1, 2))(p, a, B)
+        return [-jnp.tensordot(jnp.linalg.inv(H), m, 1) for m in mixed]
+
+    expected = closed_form(a, B)
+    first = jax.jit(jax.jacrev(solution, (0, 1)))(a, B)
+    for ours, theirs in zip(first, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+    second = jax.jit(jax.jacfwd(jax.jacrev(solution)))(a, B)
+    h = 1e-5
+    for j, e in enumerate(jnp.eye(2)):
+        change = closed_form(a + h * e, B)[0] - closed_form(a - h * e, B)[0]
+        np.testing.assert_allclose(second[..., j], change / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+def test_minimize_says_what_can_be_traced():
+    for transform in (jax.jit, jax.vmap, jax.grad):
+        with pytest.raises(TypeError, match=r"call osculant\.solve"):
+            transform(lambda x: osculant.minimize(rosenbrock, x).fun)(jnp.ones((2, 2)))
 
 
 def test_second_minimisation_compiles_nothing():
