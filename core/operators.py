@@ -12,6 +12,9 @@ from .structure import Structure
 class Operator:
     """A symmetric n x n matrix known by its products: ``scale * A + shift * I``.
 
+    Operators of the same parameters are added, subtracted, scaled and shifted; ``V @ A`` is
+    (A V')'.
+
     Parameters
     ----------
     product : callable
@@ -27,7 +30,20 @@ class Operator:
     >>> pt = osculant.oracle(lambda x: (x**4).sum(), np.ones(2)).at(np.ones(2))
     >>> (pt.H + 0.5) @ np.array([1.0, 0.0])
     array([12.5,  0. ])
+    >>> (pt.H + pt.H) / 4
+    <Operator of shape (2, 2), float64>
+
+    The Hessian of a mean over batches:
+
+    >>> oracle = osculant.oracle(lambda x, a: (a * x**2).sum(), np.ones(2))
+    >>> batches = [np.array([1.0, 2.0]), np.array([3.0, 4.0])]
+    >>> H = sum(oracle.at(np.ones(2), a).H for a in batches) / 2
+    >>> H @ np.eye(2)
+    array([[4., 0.],
+           [0., 6.]])
     """
+
+    __array_ufunc__ = None  # so that NumPy leaves V @ A to the operator
 
     def __init__(
         self,
@@ -41,6 +57,10 @@ class Operator:
         self.scale = scale
         self.shift = shift
 
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).rpartition(".")[-1]
+        return f"<{type(self).__name__} of shape {self.shape}, {dtype}>"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
@@ -51,24 +71,42 @@ class Operator:
         """The dtype of the vectors."""
         return self.structure.dtype
 
+    @property
+    def T(self) -> Operator:
+        """The operator itself, which is symmetric."""
+        return self
+
     def __matmul__(self, V: Array) -> Array:
         result = self._product(V)
         if self.scale != 1.0:
             result = self.scale * result
         return result + self.shift * V if self.shift != 0.0 else result
 
-    def __add__(self, shift: float) -> Operator:
-        return self._with(self.scale, self.shift + _real(shift))
+    def __rmatmul__(self, V: Array) -> Array:
+        return self @ V if V.ndim == 1 else (self @ V.T).T
+
+    def __add__(self, other: Operator | float) -> Operator:
+        if not isinstance(other, Operator):
+            return self._with(self.scale, self.shift + _real(other))
+        if other.structure != self.structure:
+            raise ValueError("the operators are of different parameters")
+        return Operator(lambda V: self @ V + other @ V, self.structure)
 
     __radd__ = __add__
 
-    def __sub__(self, shift: float) -> Operator:
-        return self + (-_real(shift))
+    def __sub__(self, other: Operator | float) -> Operator:
+        return self + (-other)
+
+    def __rsub__(self, other: float) -> Operator:
+        return -self + other
 
     def __mul__(self, factor: float) -> Operator:
         return self._with(self.scale * _real(factor), self.shift * _real(factor))
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Operator:
+        return self * (1.0 / _real(divisor))
 
     def __neg__(self) -> Operator:
         return self * -1.0

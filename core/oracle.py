@@ -171,7 +171,11 @@ class Oracle(ABC):
         return self.structure.groups
 
     def ravel(self, tree: Any) -> Array:
-        """Return a tree of parameters as a new vector of shape (n,)."""
+        """Return a tree of parameters as a new vector of shape (n,).
+
+        Dicts are in the order of their sorted keys, so that the vector of a torch module is not
+        that of ``torch.nn.utils.parameters_to_vector``; :attr:`groups` says where each tensor is.
+        """
         return self.structure.ravel(tree)
 
     def unravel(self, vector: Array) -> Any:

@@ -43,6 +43,19 @@ def test_shifts_and_scales_combine():
         H + np.ones(3)
 
 
+def test_operators_combine(backend):
+    H, v = point(backend).H, np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0]])
+    own = backend.from_numpy(v)
+    combined = (sum([H, H + 1.0, 2 * H]) - H.T) / 2
+    np.testing.assert_allclose(combined @ backend.from_numpy(v.T), (3 * A + np.eye(3)) @ v.T / 2)
+    np.testing.assert_allclose(own @ (1.0 - H), v - v @ A, rtol=1e-12)
+    np.testing.assert_allclose(own[0, :] @ H, v[0] @ A, rtol=1e-12)
+    assert repr(H) == "<Operator of shape (3, 3), float64>"
+    other = osculant.oracle(lambda x: (x**2).sum(), backend.from_numpy(np.ones(2)))
+    with pytest.raises(ValueError, match="different parameters"):
+        H + other.at(backend.from_numpy(np.ones(2))).H
+
+
 def test_nothing_is_moved_from_an_accelerator():
     H = point(osculant.backends.get("numpy")).H
     H.structure.device = "cuda:0"
