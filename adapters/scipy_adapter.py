@@ -1,13 +1,109 @@
-"""Curvature as SciPy linear operators, for SciPy's own eigensolvers and linear solvers."""
+"""The solvers as methods of ``scipy.optimize``, and curvature as SciPy linear operators."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
 import numpy
 
+from .. import api, backends
+from ..core.drive import Callback, Intermediate
 from ..core.operators import Operator
+from ..core.oracle import Oracle
+from ..core.solvers import Solver, as_solver
+
+
+def method(solver: Solver | str = "auto") -> Callable[..., Any]:
+    """Return ``solver`` as a ``method`` of :func:`scipy.optimize.minimize`.
+
+    Parameters
+    ----------
+    solver : Solver or str
+        Or its name in :func:`osculant.minimize`.
+
+    Returns
+    -------
+    callable
+        Takes what SciPy hands to a method: ``fun``, ``jac`` (a function, or True), ``hess``,
+        ``hessp``, ``args``, ``callback``, ``tol``, and as ``options`` those of
+        :func:`osculant.minimize`. What of derivatives is not given is made by finite differences.
+        Returns a :class:`scipy.optimize.OptimizeResult`, with evaluations counted as in
+        :class:`osculant.Solution`, those for differences apart.
+
+    Raises
+    ------
+    ValueError
+        From the callable: if there are bounds or constraints.
+
+    Examples
+    --------
+    >>> from scipy.optimize import minimize, rosen, rosen_der
+    >>> result = minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=method("trust-region"))
+    >>> result.success, result.x.round(4)
+    (True, array([1., 1.]))
+    """
+    solver = as_solver(solver)
+
+    def minimize(
+        fun: Callable[..., Any],
+        x0: Any,
+        args: tuple[Any, ...] = (),
+        jac: Any = None,
+        hess: Any = None,
+        hessp: Any = None,
+        bounds: Any = None,
+        constraints: Any = (),
+        callback: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        from scipy.optimize import OptimizeResult
+
+        if bounds is not None or constraints:
+            raise ValueError("the solvers are for problems without bounds and constraints")
+        solution = api.minimize(
+            _oracle(fun, x0, jac, hess, hessp),
+            x0,
+            method=solver,
+            args=args,
+            callback=None if callback is None else _calling(callback),
+            **options,
+        )
+        return OptimizeResult({name: solution[name] for name in _REPORTED})
+
+    return minimize
+
+
+#: What of a solution SciPy's users look for.
+_REPORTED = "x fun jac success status message nit nfev njev nhev".split()  # noqa: SIM905
+
+
+def _oracle(fun: Callable[..., Any], x0: Any, jac: Any, hess: Any, hessp: Any) -> Oracle:
+    functions: dict[str, Any] = {"value": fun}
+    if callable(jac):
+        functions["grad"] = jac
+    if callable(hessp):
+        functions["hvp"] = hessp
+    elif callable(hess):
+        functions["hvp"] = lambda x, v, *args: numpy.asarray(hess(x, *args) @ v)
+    return backends.oracle(x0=x0, products="finite-difference", **functions)
+
+
+def _calling(callback: Callable[..., Any]) -> Callback:
+    """Return a callback for our loop that calls one of either of SciPy's signatures."""
+    from scipy.optimize import OptimizeResult
+
+    named = set(inspect.signature(callback).parameters) == {"intermediate_result"}
+
+    def call(step: Intermediate) -> None:
+        if named:
+            callback(intermediate_result=OptimizeResult(x=step.x, fun=step.fun, nit=step.nit))
+        else:
+            callback(step.x)
+
+    return call
 
 
 def linear_operator(operator: Operator) -> Any:

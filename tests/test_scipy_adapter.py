@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import osculant
-from osculant.adapters.scipy_adapter import linear_operator
+from osculant.adapters.scipy_adapter import linear_operator, method
 
 pytest.importorskip("scipy", reason="SciPy is not installed")
+from scipy.optimize import minimize, rosen, rosen_der, rosen_hess, rosen_hess_prod
 from scipy.sparse.linalg import cg, eigsh
 
 A = np.diag([1.0, 2.0, 5.0]) + 0.3
@@ -61,3 +62,43 @@ def test_nothing_is_moved_from_an_accelerator():
     H.structure.device = "cuda:0"
     with pytest.raises(TypeError, match="nothing is moved silently"):
         linear_operator(H)
+
+
+@pytest.mark.parametrize(
+    "derivatives",
+    [
+        {},
+        {"jac": rosen_der},
+        {"jac": rosen_der, "hess": rosen_hess},
+        {"jac": rosen_der, "hessp": rosen_hess_prod},
+    ],
+    ids=lambda derivatives: "-".join(derivatives) or "none",
+)
+def test_a_solver_is_a_method_of_scipys_minimize(derivatives):
+    solver = osculant.TrustRegion(quasi_newton=False)
+    result = minimize(rosen, [-1.2, 1, 0.5], method=method(solver), tol=1e-5, **derivatives)
+    assert result.success and result.nhev > 0
+    np.testing.assert_allclose(result.x, np.ones(3), atol=1e-4)
+    assert np.max(np.abs(result.jac)) <= 1e-5
+
+
+def test_a_method_of_scipys_takes_what_scipy_passes():
+    def fun(x, a):
+        return np.sum((x - a) ** 4), 4 * (x - a) ** 3
+
+    places, steps = [], []
+
+    def callback(intermediate_result):
+        steps.append(intermediate_result.fun)
+        if len(steps) == 2:
+            raise StopIteration
+
+    options = {"args": 2.0, "jac": True, "method": method("lbfgs")}
+    result = minimize(fun, np.zeros(2), callback=lambda xk: places.append(xk), **options)
+    assert len(places) == result.nit and result.success
+    assert minimize(fun, np.zeros(2), callback=callback, **options).nit == 2 == len(steps)
+    assert minimize(fun, np.zeros(2), options={"maxiter": 3}, **options).nit == 3
+    with pytest.raises(ValueError, match="without bounds"):
+        minimize(fun, np.zeros(2), bounds=[(0, 1)] * 2, **options)
+    with pytest.raises(TypeError, match="no argument 'disp'"):
+        minimize(fun, np.zeros(2), options={"disp": True}, **options)
