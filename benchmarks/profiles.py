@@ -80,7 +80,7 @@ def plot(panels: Mapping[str, Mapping[str, Sequence[float]]], path: str) -> None
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("share of instances")
     axes[0, 0].set_ylim(0, 1.02)
-    others = f"and {len(best) - len(named)} others, in grey" if len(best) > len(named) else None
+    others = f"in grey: {len(best) - len(named)} more" if len(best) > len(named) else None
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=others)
     figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
