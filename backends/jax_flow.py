@@ -8,11 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-<<<<<<< HEAD
-from jax import lax
-=======
 import numpy as np
->>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
+from jax import lax
 
 from ..core.arrays import Array
 from ..core.flow import Flow, S
@@ -48,21 +45,6 @@ class JaxFlow(Flow):
             return lax.cond(predicate, on_true, on_false, *operands)
         return branch(*operands)
 
-<<<<<<< HEAD
-    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
-
-        XLA does it in place within a loop, and where the rows are donated. What is chosen between
-        is the row: of two blocks XLA would copy one.
-        """
-        if where is not True:
-            row = jnp.where(where, row, lax.dynamic_index_in_dim(rows, i, keepdims=False))
-        return lax.dynamic_update_index_in_dim(rows, row, i, 0)
-
-    def own_rows(self, rows: Array) -> Array:
-        """Return ``rows``, which nothing writes to."""
-        return rows
-=======
     def root(
         self,
         f: Callable[..., Array],
@@ -85,16 +67,25 @@ class JaxFlow(Flow):
             def jacobian(v: Array) -> Array:
                 return jax.jvp(lambda x: f(x, *data), (root,), (v,))[1]
 
-            moved = jax.lax.custom_linear_solve(jacobian, -slope, _cg, symmetric=True)
+            moved = lax.custom_linear_solve(jacobian, -slope, _cg, symmetric=True)
             still = jax.tree.map(lambda a: np.zeros(a.shape, jax.dtypes.float0), rest)
             return (root, rest), (moved, still)
 
         return found(x, data)
 
-    def put(self, rows: Array, i: Array, row: Array) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``; XLA does it in place within a loop."""
-        return rows.at[i].set(row)
->>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
+    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
+
+        XLA does it in place within a loop, and where the rows are donated. What is chosen between
+        is the row: of two blocks XLA would copy one.
+        """
+        if where is not True:
+            row = jnp.where(where, row, lax.dynamic_index_in_dim(rows, i, keepdims=False))
+        return lax.dynamic_update_index_in_dim(rows, row, i, 0)
+
+    def own_rows(self, rows: Array) -> Array:
+        """Return ``rows``, which nothing writes to."""
+        return rows
 
     def leading(self, rows: Array, count: Array) -> Array:
         """Return all rows."""

@@ -43,10 +43,6 @@ class Flow:
         """Return ``on_true(*operands)`` or ``on_false(*operands)``; the other is not evaluated."""
         return on_true(*operands) if bool(predicate) else on_false(*operands)
 
-<<<<<<< HEAD
-    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
-=======
     def root(
         self,
         f: Callable[..., Array],
@@ -62,9 +58,8 @@ class Flow:
         """
         return solve(x, *data)
 
-    def put(self, rows: Array, i: Array, row: Array) -> Array:
-        """Return ``rows`` with ``row`` in place ``i``.
->>>>>>> 5000e43 (solve: minimize inside jit, vmap and grad, with the derivatives of the implicit function)
+    def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
+        """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
 
         ``rows`` may be written to: it must be the caller's own, who goes on with the result alone.
         """
