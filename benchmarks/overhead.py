@@ -4,7 +4,11 @@
 
 NumPy and PyTorch: every call of the oracle is timed from outside; the rest of the run is the
 solver's own. It is divided by the products and gradients that the run took, and given in units of
-one Hessian product. JAX: the compiled step against the same evaluations, compiled one by one.
+one Hessian product. JAX: the compiled step, which takes the memory of the last state as in the
+host loops, against the same evaluations, compiled one by one. Where a step takes products its
+gradients are linearisations that they can be taken from, which keep more than a gradient does.
+
+Processor time on one core; medians of rounds in which what is compared takes turns.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from collections import Counter
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(os, "sched_setaffinity"):  # XLA starts as many threads as there are cores
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import numpy as np
 import optree
@@ -27,6 +33,7 @@ from osculant.problems import mlp
 from osculant.testing import Wrapped, WrappedPoint
 
 WIDTHS = (784, 120, 50, 10)  # 100,760 parameters
+ROUNDS = 5
 
 SOLVERS: dict[str, Any] = {
     "newton-krylov": osculant.NewtonKrylov(),
@@ -58,9 +65,9 @@ class Timed(Wrapped):
         self.seconds, self.calls = 0.0, Counter[str]()
 
     def measure(self, kind: str, call: Any, *args: Any) -> Any:
-        began = time.perf_counter()
+        began = time.process_time()
         result = call(*args)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         self.calls[kind] += 1
         return result
 
@@ -88,71 +95,81 @@ def problem(backend: str, batch: int) -> tuple[Oracle, Any, tuple[Any, ...]]:
     return oracle, oracle.ravel(params), (make(inputs), make(targets))
 
 
-def eager(backend: str, solver: Any, batch: int, steps: int) -> tuple[float, float]:
-    """Return the solver's own seconds per evaluation, and those of one Hessian product."""
+def clock(call: Any, number: int = 1) -> float:
+    """Return the seconds of processor time of one of ``number`` calls."""
+    began = time.process_time()
+    for _ in range(number):
+        call()
+    return (time.process_time() - began) / number
+
+
+def eager(backend: str, solver: Any, batch: int, steps: int) -> float:
+    """Return the solver's own time per evaluation, over that of one Hessian product."""
     oracle, x, data = problem(backend, batch)
-    timed = Timed(oracle)
-    state = solver.deterministic().step(timed, solver.deterministic().init(timed, x), *data)
-    timed.seconds, timed.calls = 0.0, Counter()
-    began = time.perf_counter()
-    for _ in range(steps):
-        state = solver.deterministic().step(timed, state, *data)
-    own = time.perf_counter() - began - timed.seconds
+    timed, solver = Timed(oracle), solver.deterministic()
+    start = solver.step(timed, solver.init(timed, x), *data)
     pt, v = oracle.at(x, *data), oracle.ravel(oracle.unravel(x)) * 0 + 1
     pt.hvp(v)
-    products = []
-    for _ in range(10):
-        began = time.perf_counter()
-        pt.hvp(v)
-        products.append(time.perf_counter() - began)
-    return own / timed.calls.total(), statistics.median(products)
+
+    def ratio() -> float:
+        timed.seconds, timed.calls, state = 0.0, Counter(), start
+        began = time.process_time()
+        for _ in range(steps):
+            state = solver.step(timed, state, *data)
+        own = time.process_time() - began - timed.seconds
+        return own / timed.calls.total() / clock(lambda: pt.hvp(v), 10)
+
+    return statistics.median(ratio() for _ in range(ROUNDS))
 
 
-def compiled(solver: Any, batch: int, steps: int) -> tuple[float, float]:
-    """Return the seconds of a compiled step, and of its evaluations compiled one by one."""
+def compiled(solver: Any, batch: int, steps: int) -> float:
+    """Return the time of a compiled step over that of its evaluations, compiled one by one."""
     import jax
 
     oracle, x, data = problem("jax", batch)
-    solver = solver.deterministic()
-    step = jax.jit(lambda s, *d: solver.step(oracle, s, *d))
-    state = step(solver.init(oracle, x), *data)
-    before = state.counts
-    jax.block_until_ready(state)
-    began = time.perf_counter()
-    for _ in range(steps):
-        state = step(state, *data)
-    jax.block_until_ready(state)
-    whole = (time.perf_counter() - began) / steps
-    n = {k: int(b) - int(a) for k, a, b in zip(before._fields, before, state.counts, strict=True)}
+    flow, solver = oracle.flow, solver.deterministic()
+    step = jax.jit(lambda s, *d: solver.step(oracle, s, *d), donate_argnums=0)
+    start = step(flow.own(solver.init(oracle, x)), *data)
 
-    def clock(call: Any) -> float:
-        jax.block_until_ready(call())
-        seconds = []
-        for _ in range(10):
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds.append(time.perf_counter() - began)
-        return statistics.median(seconds)
+    def run(state: Any) -> Any:
+        for _ in range(steps):
+            state = step(state, *data)
+        return jax.block_until_ready(state)
 
-    value = jax.jit(lambda x, *d: oracle.value(x, *d))
-    grad = jax.jit(lambda x, *d: oracle.at(x, *d).grad)
+    end = run(flow.own(start)).counts
+    n = {k: int(b) - int(a) for k, a, b in zip(end._fields, start.counts, end, strict=True)}
 
-    # k products on one linearisation, as a step has them: their difference leaves it out.
+    # Products on one linearisation, as a step has them.
     def products(k: int) -> Any:
         def chain(x: Any, *d: Any) -> Any:
             pt = oracle.at(x, *d)
             return jax.lax.fori_loop(0, k, lambda _, v: pt.hvp(v), pt.grad)
 
-        return jax.jit(chain)
+        return chain
 
-    chains = {k: products(k) for k in (1, 11)}
-    one, eleven = clock(lambda: chains[1](x, *data)), clock(lambda: chains[11](x, *data))
-    parts = (
-        n["values"] * clock(lambda: value(x, *data))
-        + n["gradients"] * clock(lambda: grad(x, *data))
-        + n["hvps"] * (eleven - one) / 10
-    )
-    return whole, parts / steps
+    calls = {
+        "value": oracle.value,
+        "gradient": lambda x, *d: (lambda pt: (pt.value, pt.grad))(oracle.at(x, *d)),
+        "one": products(1),
+        "six": products(6),
+    }
+    programs = {name: jax.jit(call) for name, call in calls.items()}
+
+    def seconds(name: str) -> float:
+        return clock(lambda: jax.block_until_ready(programs[name](x, *data)), 3)
+
+    def ratio() -> float:
+        state = jax.block_until_ready(flow.own(start))
+        whole = clock(lambda: run(state))
+        one, hvp, gradient = seconds("one"), 0.0, seconds("gradient")
+        if n["hvps"]:
+            hvp = (seconds("six") - one) / 5
+            gradient = one - hvp
+        parts = n["values"] * seconds("value") + n["gradients"] * gradient + n["hvps"] * hvp
+        return whole / parts
+
+    ratio()  # compiles
+    return statistics.median(ratio() for _ in range(ROUNDS))
 
 
 def main() -> None:
@@ -168,13 +185,12 @@ def main() -> None:
     print("| backend | solver | own time per evaluation / HVP |\n|---|---|---|")
     for backend in args.backends.split(","):
         for name in names if backend != "jax" else ():
-            own, product = eager(backend, SOLVERS[name], args.batch, args.steps)
-            print(f"| {backend} | {name} | {own / product:.2f} |", flush=True)
+            own = eager(backend, SOLVERS[name], args.batch, args.steps)
+            print(f"| {backend} | {name} | {own:.2f} |", flush=True)
     if "jax" in args.backends.split(","):
         print("\n| solver | compiled step / its evaluations |\n|---|---|")
         for name in names:
-            whole, parts = compiled(SOLVERS[name], args.batch, args.steps)
-            print(f"| {name} | {whole / parts:.2f} |", flush=True)
+            print(f"| {name} | {compiled(SOLVERS[name], args.batch, args.steps):.2f} |", flush=True)
 
 
 if __name__ == "__main__":
