@@ -43,6 +43,7 @@ SOLVERS: dict[str, Any] = {
     "newton-cg, no pairs": osculant.NewtonCG(max_inner=20, memory=0),
     "nonlinear-cg": osculant.NonlinearCG(),
     "lbfgs": osculant.LBFGS(),
+    "auto": osculant.Auto(),
 }
 
 

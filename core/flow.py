@@ -58,6 +58,16 @@ class Flow:
         """
         return solve(x, *data)
 
+    def when(self, predicate: Array, change: Callable[[S], S], state: S) -> S:
+        """Return ``change(state)`` if ``predicate`` holds, and ``state`` if it does not.
+
+        Under a tracer it is a loop of one turn or none, which changes the state in place, where
+        the branches of :meth:`cond` would copy it. What ``change`` does without the state a
+        compiler may move out of the loop, and do always.
+        """
+        once = (predicate, state)
+        return self.while_loop(lambda c: c[0], lambda c: (c[0] & ~c[0], change(c[1])), once)[1]
+
     def put(self, rows: Array, i: Array, row: Array, where: Array | bool = True) -> Array:
         """Return ``rows`` with ``row`` in place ``i``, if ``where`` holds.
 

@@ -173,3 +173,18 @@ def test_rows_are_put_and_cut_the_same_way_eager_and_traced():
             np.testing.assert_array_equal(put, rows * (1 + where))
     np.testing.assert_array_equal(EAGER.leading(np.asarray(rows), i + 1), rows[:2])
     assert traced.leading(rows, i + 1) is rows
+
+
+def test_a_state_changes_where_it_is_to_eager_traced_and_mapped():
+    jax = pytest.importorskip("jax")
+    flow = osculant.oracle(lambda x: (x * x).sum(), jax.numpy.ones(3)).flow
+    both, state = jax.numpy.asarray([False, True]), (jax.numpy.arange(3.0), jax.numpy.ones(()))
+
+    def doubled(where):
+        return flow.when(where, lambda s: (2 * s[0], s[1] + 1), state)
+
+    mapped = jax.vmap(doubled)(both)
+    for i, where in enumerate(both):
+        for each in doubled(where), jax.jit(doubled)(where), [leaf[i] for leaf in mapped]:
+            np.testing.assert_array_equal(each[0], state[0] * (1 + i))
+            assert each[1] == 1 + i

@@ -1,6 +1,7 @@
 """Over a run nothing is compiled twice, kept without need, or taken from whoever holds it."""
 
 import gc
+import re
 import tracemalloc
 from typing import Any, NamedTuple
 
@@ -237,3 +238,14 @@ def test_donated_memory_is_used():
     kept, rest = run.parted()
     compiled = run.compiled.lower(run.solver, oracle, False, start[0], kept, rest, *batch).compile()
     assert compiled.memory_analysis().alias_size_in_bytes >= 2 * 10 * start.nbytes
+
+
+def test_the_default_solver_moves_no_pairs():
+    """They pass through two choices of a method: a branch of ``cond`` copies what it returns."""
+    jax = pytest.importorskip("jax")
+    x = jax.numpy.ones(1000)
+    oracle = osculant.oracle(lambda x: (x**4).sum(), x)
+    solver = osculant.Auto(lbfgs=osculant.LBFGS(memory=7)).deterministic()
+    step = jax.jit(lambda state: solver.step(oracle, state), donate_argnums=0)
+    program = step.lower(solver.init(oracle, x)).compile().as_text()
+    assert "[7,1000]" in program and not re.search(r"\[7,1000\]\S* copy\(", program)

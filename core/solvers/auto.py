@@ -77,13 +77,9 @@ class Auto(Solver):
         if not self.fixed or Product.HVP not in oracle.products:
             return self._quasi_newton(oracle, state, *data)
         flow = oracle.flow
-        state = flow.cond(
-            state.exact, lambda s: s, lambda s: self._quasi_newton(oracle, s, *data), state
-        )
+        state = flow.when(~state.exact, lambda s: self._quasi_newton(oracle, s, *data), state)
         ended = (state.status == Status.CONVERGED.value) | (state.status == Status.STALLED.value)
-        return flow.cond(
-            state.exact | ended, lambda s: self._newton(oracle, s, *data), lambda s: s, state
-        )
+        return flow.when(state.exact | ended, lambda s: self._newton(oracle, s, *data), state)
 
     def report(self, state: AutoState) -> dict[str, Array]:
         """Return whether the trust region has taken over."""
