@@ -75,8 +75,8 @@ class NewtonKrylov(Solver):
     H d = -g until it converges or meets negative curvature; remove from d what would climb
     along gbar; choose the step length by the Taylor ratio. Nothing damps or alters H.
 
-    Deep networks need ``preconditioner=Kronecker(), momentum=True, max_inner=1`` and
-    ``global_gradient="batch"``: without it CG ends after two or three products, at negative
+    A deep network wants ``preconditioner=Kronecker(), momentum=True, max_inner=1`` and
+    ``global_gradient="batch"``: by itself CG ends there after two or three products, at negative
     curvature (``docs/reports/autoencoder.md``).
 
     Parameters
@@ -104,7 +104,7 @@ class NewtonKrylov(Solver):
         gathered nothing: step along -g, scaled by that curvature's size; or carry the search on
         with the next batch's Hessian (the paper's words), once, and then step along -g.
     warm_start : float
-        Start each search from this times where the last one ended, "splitting the full set of
+        Start each search from this times the last direction, "splitting the full set of
         global CG iterations over multiple local Hessian samples", at the price of a product;
         unless the quadratic is not lower there than at 0. 0 starts at 0.
     curvature : {"hessian", "gauss-newton"}
