@@ -37,6 +37,14 @@ RATES = (1e-3, 3e-3, 1e-2)
 BLOCKS = osculant.Kronecker(examples=250)
 #: How lambda begins and follows the ratio: KFAC's factor, the bounds of Martens (2010).
 FOLLOW = {"damping": 3e-4, "factor": 0.95, "poor": 0.25, "good": 0.75}
+#: One preconditioned direction a batch and the last one. Momentum makes the gradients of
+#: successive batches oppose each other, which is no noise to be screened.
+PLANE = {
+    "preconditioner": BLOCKS,
+    "momentum": True,
+    "max_inner": 1,
+    "global_gradient": "batch",
+}
 
 #: Name, samples of a batch and of its products, and solver.
 OURS: list[tuple[str, int, int, osculant.Solver]] = [
@@ -49,6 +57,13 @@ OURS: list[tuple[str, int, int, osculant.Solver]] = [
     ),
     ("CurveBall", 250, 250, osculant.CurveBall()),
     ("NewtonKrylov", 1000, 1000, osculant.NewtonKrylov()),
+    ("NewtonKrylov, KFAC's blocks", 1000, 250, osculant.NewtonKrylov(**PLANE)),
+    (
+        "NewtonKrylov, KFAC's blocks, Gauss-Newton",
+        1000,
+        250,
+        osculant.NewtonKrylov(curvature="gauss-newton", **PLANE),
+    ),
     (
         "TrustRegion, Adam's norm",
         1000,
@@ -183,7 +198,7 @@ def race(problem: Problem, racers: list[Entry], seconds: float, clock: Any) -> N
                     entry.errors.append(problem.error(x))
                     waiting.remove(entry)
                     print(
-                        f"{entry.name:28} {entry.spent:6.1f} s {entry.count:6} steps "
+                        f"{entry.name:42} {entry.spent:6.1f} s {entry.count:6} steps "
                         f"{entry.errors[-1]:8.3f}",
                         flush=True,
                     )
