@@ -82,6 +82,9 @@ class Structure:
         other.dtype = dtype
         return other
 
+    def __deepcopy__(self, memo: Any) -> Structure:
+        return self  # never changed, and a namespace cannot be copied
+
     @property
     def _key(self) -> tuple[Any, ...]:
         return (self.treedef, self.names, self.shapes, str(self.dtype), str(self.device), self.xp)

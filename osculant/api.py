@@ -48,9 +48,9 @@ def minimize(
     args: Any = (),
     tol: float | None = None,
     atol: float | None = None,
-    rtol: float = 0.0,
-    ftol: float = 0.0,
-    xtol: float = 0.0,
+    rtol: float | None = 0.0,
+    ftol: float | None = 0.0,
+    xtol: float | None = 0.0,
     maxiter: int = 10_000,
     max_seconds: float | None = None,
     callback: Callback | None = None,
@@ -88,10 +88,10 @@ def minimize(
         eps^(3/8): 1.4e-6 in float64, 2.5e-3 in float32.
     ftol : float
         Stop once |f_old - f| <= ftol max(|f_old|, |f|, 1) over a step that was taken (L-BFGS-B:
-        Zhu et al. 1997). 0 never stops.
+        Zhu et al. 1997). 0 and None never stop.
     xtol : float
         Stop once a step that was taken has |s| <= xtol (xtol + |x|), in the Euclidean norm (as
-        ``scipy.optimize.least_squares``). 0 never stops.
+        ``scipy.optimize.least_squares``). 0 and None never stop.
     maxiter : int
         Most iterations.
     max_seconds : float, optional

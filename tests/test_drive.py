@@ -1,5 +1,7 @@
 """The host loops: options, callbacks, structure in and out, what ends them, bad input."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -211,6 +213,20 @@ def test_small_decreases_and_small_steps_end_a_run_if_asked_to(backend, method):
         x = float(backend.to_numpy(solution.x)[0])
         assert solution.fun == pytest.approx(x**4)
         assert float(backend.to_numpy(solution.jac)[0]) == pytest.approx(4 * x**3)
+
+
+def test_no_tolerance_is_none():
+    options = {"rtol": None, "ftol": None, "xtol": None, "tol": None}
+    x0 = np.array([-1.2, 1.0])
+    assert osculant.minimize(rosenbrock, x0, **options).nit == osculant.minimize(rosenbrock, x0).nit
+
+
+def test_an_oracle_can_be_copied(backend):
+    x0 = backend.from_numpy(np.array([-1.2, 1.0]))
+    oracle = osculant.oracle(rosenbrock, x0)
+    copied = copy.deepcopy({"oracle": oracle, "solution": osculant.minimize(oracle, x0)})
+    np.testing.assert_array_equal(copied["oracle"].at(x0).grad, oracle.at(x0).grad)
+    assert copied["solution"].success
 
 
 def test_rejected_steps_are_not_small_steps():

@@ -28,9 +28,9 @@ def minimize(
     data: tuple[Any, ...] = (),
     tol: float | None = None,
     atol: float | None = None,
-    rtol: float = 0.0,
-    ftol: float = 0.0,
-    xtol: float = 0.0,
+    rtol: float | None = 0.0,
+    ftol: float | None = 0.0,
+    xtol: float | None = 0.0,
     maxiter: int = 10_000,
     max_seconds: float | None = None,
     callback: Callback | None = None,
@@ -61,7 +61,7 @@ def minimize(
     if maxiter < 0:
         raise ValueError(f"maxiter is {maxiter}; it must be zero or positive")
     check_limits(max_seconds=max_seconds)
-    measure = ftol > 0 or xtol > 0
+    measure = tolerances.ftol > 0 or tolerances.xtol > 0
     run = Run(oracle, x0, solver, gtol=0.0, callback=callback, jit=jit, measure=measure)
     gtol = _gradient_tolerance(run, tolerances, data)
     run.stop_within(gtol)
@@ -90,9 +90,9 @@ def _tolerances(
     solver: Solver,
     tol: float | None,
     atol: float | None,
-    rtol: float,
-    ftol: float,
-    xtol: float,
+    rtol: float | None,
+    ftol: float | None,
+    xtol: float | None,
 ) -> _Tolerances:
     if tol is not None and atol is not None:
         raise ValueError("tol is another name of atol: give one of them")
@@ -102,8 +102,8 @@ def _tolerances(
             raise ValueError(f"{name} is {value}; it must be zero or positive")
     absolute = atol if tol is None else tol
     if absolute is None:
-        absolute = solver.gtol or (eps(x) ** 0.375 if rtol == 0 else 0.0)
-    return _Tolerances(float(absolute), rtol, ftol, xtol)
+        absolute = solver.gtol or (0.0 if rtol else eps(x) ** 0.375)
+    return _Tolerances(float(absolute), rtol or 0.0, ftol or 0.0, xtol or 0.0)
 
 
 def _gradient_tolerance(run: Run, tolerances: _Tolerances, data: tuple[Any, ...]) -> float:
