@@ -165,7 +165,7 @@ def krylov_model(
 def jacobian(pt: Point) -> Array:
     """Return the Jacobian of the outputs, of shape (m, n), by min(m, n) products."""
     m, n = pt.loss_grad.shape[0], pt.oracle.size
-    if n <= m:
+    if n <= m or m == 0:  # no columns cannot be stacked
         return pt.jvp(identity_like(pt.grad, n))
     return namespace(pt.grad).matrix_transpose(pt.vjp(identity_like(pt.grad, m)))
 
@@ -195,4 +195,4 @@ def probed_column_norms(pt: Point, root: Array) -> Array:
 def _significant(sigma: Array, shape: tuple[int, ...]) -> Array:
     """Return the singular values with those below rounding set to 0."""
     xp = namespace(sigma)
-    return xp.where(sigma > max(shape) * eps(sigma) * sigma[0], sigma, like(sigma, 0.0))
+    return xp.where(sigma > max(shape) * eps(sigma) * sigma[:1], sigma, like(sigma, 0.0))

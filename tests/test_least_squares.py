@@ -603,3 +603,10 @@ def test_second_fit_compiles_nothing():
 
     assert run(2.0) > 0
     assert run(3.0) == 0
+
+
+@pytest.mark.parametrize("method", ["lm", "gauss-newton"])
+def test_without_residuals_there_is_nothing_to_do(backend, method):
+    x0 = backend.from_numpy(np.ones(2))
+    solution = osculant.least_squares(lambda x: x[:0], x0, method=method)
+    assert solution.success and solution.cost == 0.0 and solution.jac.shape == (0, 2)
