@@ -115,8 +115,8 @@ def minimize(
     Raises
     ------
     ValueError, TypeError
-        If ``x0`` is not real floating point or not finite, if ``fun`` does not return a scalar
-        of its dtype, or if an option is out of range.
+        If ``x0`` is not finite or not of float32 or float64, if ``fun`` does not return a scalar
+        of its dtype, if an option is out of range, or is one of SciPy's that there is not.
     ProductUnavailable
         If the solver needs a product that the oracle does not offer.
 
@@ -319,7 +319,8 @@ def fit(
     if not isinstance(oracle, Oracle):
         raise TypeError(
             f"the oracle is a {type(oracle).__name__}; make one of your function, which is called "
-            "as fun(params, *batch): osculant.oracle(fun, params)"
+            "as fun(params, *batch), by osculant.oracle(fun, params), or of a model and a loss, by "
+            "osculant.oracle(model=..., loss=..., params=...)"
         )
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
@@ -351,7 +352,7 @@ def fit(
 def _refuse(others: Mapping[str, object]) -> None:
     for name in others:
         instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
-        raise TypeError(f"minimize() has no argument {name!r}{instead}")
+        raise TypeError(f"there is no argument {name!r}{instead}")
 
 
 def as_data(args: Any) -> tuple[Any, ...]:
