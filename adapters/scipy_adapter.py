@@ -30,8 +30,8 @@ def method(solver: Solver | str = "auto") -> Callable[..., Any]:
         Takes what SciPy hands to a method: ``fun``, ``jac`` (a function, or True), ``hess``,
         ``hessp``, ``args``, ``callback``, ``tol``, and as ``options`` those of
         :func:`osculant.minimize`. What of derivatives is not given is made by finite differences.
-        Returns a :class:`scipy.optimize.OptimizeResult`, with evaluations counted as in
-        :class:`osculant.Solution`, those for differences apart.
+        Returns a :class:`scipy.optimize.OptimizeResult`, whose counts leave out what is evaluated
+        for differences.
 
     Raises
     ------
@@ -71,7 +71,9 @@ def method(solver: Solver | str = "auto") -> Callable[..., Any]:
             callback=None if callback is None else _calling(callback),
             **options,
         )
-        return OptimizeResult({name: solution[name] for name in _REPORTED})
+        result = OptimizeResult({name: solution[name] for name in _REPORTED})
+        result.nfev += result.njev  # a gradient comes with a value
+        return result
 
     return minimize
 

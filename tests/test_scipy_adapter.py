@@ -82,6 +82,21 @@ def test_a_solver_is_a_method_of_scipys_minimize(derivatives):
     assert np.max(np.abs(result.jac)) <= 1e-5
 
 
+def test_a_method_of_scipys_counts_as_scipy_does():
+    calls = {"fun": 0, "jac": 0}
+
+    def counted(name, function):
+        def count(x):
+            calls[name] += 1
+            return function(x)
+
+        return count
+
+    fun, jac = counted("fun", rosen), counted("jac", rosen_der)
+    result = minimize(fun, [-1.2, 1, 0.5], jac=jac, method=method("lbfgs"))
+    assert calls == {"fun": result.nfev, "jac": result.njev}
+
+
 def test_a_method_of_scipys_takes_what_scipy_passes():
     def fun(x, a):
         return np.sum((x - a) ** 4), 4 * (x - a) ** 3
