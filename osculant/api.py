@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
 from os import PathLike
-from typing import Any, Never
+from typing import Any, Never, cast
 
 import numpy as np
 
@@ -110,7 +110,8 @@ def minimize(
     -------
     Solution
         With SciPy's names: ``x`` (in your own structure), ``fun``, ``jac``, ``success``,
-        ``status``, ``message``, ``nit``, ``nfev``, ``njev``, ``nhev``, and ``history``.
+        ``status``, ``message``, ``nit``, ``nfev``, ``njev``, ``nhev``, and ``history``. Where
+        ``x0`` or ``args`` are traced by JAX it is what :func:`solve` returns.
 
     Raises
     ------
@@ -129,10 +130,23 @@ def minimize(
     """
     _refuse(others)
     if backends.in_trace((x0, args)):
-        raise TypeError(
-            "minimize is a loop of the host, which jax.jit, jax.vmap and jax.grad cannot trace: "
-            "call osculant.solve there"
-        )
+        of_the_host = {
+            "rtol": rtol,
+            "ftol": ftol,
+            "xtol": xtol,
+            "max_seconds": max_seconds,
+            "callback": callback,
+            "progress": progress,
+            "return_all": return_all,
+        }
+        if given := [name for name, value in of_the_host.items() if value]:
+            raise TypeError(
+                "inside jax.jit, jax.vmap and jax.grad minimize is osculant.solve, one traced loop "
+                f"without {', '.join(given)}"
+            )
+        atol = tol if atol is None else atol
+        traced = solve(fun, x0, method=method, args=args, atol=atol, maxiter=maxiter)
+        return cast(Solution, traced)  # as JAX has its tracers typed as arrays
     oracle, start = _start(fun, x0)
     limits = {"nit": maxiter, "seconds": max_seconds}
     with np.errstate(**_QUIET), reporting(callback, progress, limits) as report:

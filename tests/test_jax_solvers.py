@@ -98,10 +98,21 @@ def test_solutions_are_differentiated_as_implicit_functions():
         np.testing.assert_allclose(second[..., j], change / (2 * h), rtol=1e-6, atol=1e-7)
 
 
-def test_minimize_says_what_can_be_traced():
+def test_minimize_is_solve_inside_a_transformation():
+    starts = jnp.array([[-1.2, 1.0], [3.0, -2.0]])
+    ours = jax.jit(jax.vmap(lambda x: osculant.minimize(rosenbrock, x, tol=1e-8)))(starts)
+    solved = jax.jit(jax.vmap(lambda x: osculant.solve(rosenbrock, x, atol=1e-8)))(starts)
+    assert bool(jnp.all(ours.success))
+    np.testing.assert_array_equal(ours.x, solved.x)
+    np.testing.assert_array_equal(ours.nit, solved.nit)
+
+
+def test_what_a_traced_minimization_cannot_do():
     for transform in (jax.jit, jax.vmap, jax.grad):
-        with pytest.raises(TypeError, match=r"call osculant\.solve"):
-            transform(lambda x: osculant.minimize(rosenbrock, x).fun)(jnp.ones((2, 2)))
+        with pytest.raises(TypeError, match="without xtol, callback"):
+            transform(lambda x: osculant.minimize(rosenbrock, x, xtol=1e-3, callback=print).fun)(
+                jnp.ones((2, 2))
+            )
 
 
 def test_second_minimisation_compiles_nothing():

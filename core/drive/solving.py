@@ -29,6 +29,11 @@ class Solved(NamedTuple):
     counts: Counts
     """Evaluations of the solver."""
 
+    @property
+    def success(self) -> Array:
+        """Whether the run has converged, a 0-d boolean."""
+        return self.status == Status.CONVERGED
+
 
 class _Turn(NamedTuple):
     state: Any
