@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,7 @@ from osculant.core.result import Status
 from osculant.core.solvers.base import Solver
 from osculant.problems import mgh, rosenbrock
 
-CONFIRMING = [osculant.Auto(), osculant.TrustRegion(second_order=True)]
-CONFIRMING += [osculant.CubicRegularization(second_order=True)]
+CONFIRMING = [osculant.Auto(), osculant.TrustRegion(), osculant.CubicRegularization()]
 
 
 def saddle(x):
@@ -73,9 +74,15 @@ def test_a_loose_tolerance_stays_loose() -> None:
 
 
 def test_confirming_can_be_turned_off() -> None:
-    plain = osculant.Auto(trust_region=osculant.TrustRegion())
+    plain = osculant.Auto(trust_region=osculant.TrustRegion(second_order=False))
     solution = osculant.minimize(saddle, np.zeros(4), method=plain)
     assert solution.success and solution.fun == 0 and solution.nit == 0
+
+
+def test_batches_are_not_confirmed() -> None:
+    for solver in CONFIRMING[1:]:
+        assert not solver.second_order and solver.deterministic().second_order
+        assert not replace(solver, second_order=False).deterministic().second_order
 
 
 def test_the_curvature_sets_the_first_step(backend) -> None:
@@ -125,6 +132,7 @@ def test_a_state_that_was_moved_goes_on_from_there() -> None:
 def test_steihaug_keeps_no_subspace_to_confirm_with() -> None:
     with pytest.raises(ValueError, match="gltr"):
         osculant.TrustRegion(subproblem="steihaug", second_order=True)
+    assert not osculant.TrustRegion(subproblem="steihaug").deterministic().second_order
 
 
 def test_a_stall_at_a_small_gradient_is_a_success() -> None:

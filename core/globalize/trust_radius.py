@@ -56,7 +56,6 @@ def stretch(
     trial: Trial,
     f: Array,
     *,
-    better: Array,
     active: Array,
     flow: Flow,
 ) -> Stretch:
@@ -70,8 +69,6 @@ def stretch(
         The step.
     f : 0-d array
         f(x).
-    better : 0-d array
-        Only a step whose ratio exceeds this is stretched.
     active : 0-d boolean array
         If False nothing is tried.
     flow : Flow
@@ -84,7 +81,7 @@ def stretch(
     """
     xp = namespace(f)
     noise = NOISE * eps(f) * xp.maximum(xp.abs(f), like(f, 1.0))
-    worth = active & trial.accepted & (trial.ratio > better) & (f - trial.value > noise)
+    worth = active & trial.accepted & (trial.ratio > BETTER) & (f - trial.value > noise)
 
     def double(s: Stretch) -> Stretch:
         value = value_at(2 * s.factor * trial.step)

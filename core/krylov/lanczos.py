@@ -263,12 +263,6 @@ def minimise(space: Subspace, reach: Reach, flow: Flow) -> Minimiser:
     )
 
 
-def convex(space: Subspace) -> Array:
-    """Return whether no curvature in ``space`` is negative, clear of rounding; 0-d boolean."""
-    values = _spectrum(space)[0]
-    return values[0] >= -1e2 * eps(values)
-
-
 def ritz_pairs(space: Subspace, count: int) -> Pairs:
     """Return ``count`` pairs (s, B s) that are conjugate in B.
 

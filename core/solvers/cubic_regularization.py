@@ -32,7 +32,7 @@ class CubicRegularization(RegularizedNewton):
         A; one of ``osculant.norms``. Its statistics take in the gradient of each step.
     max_inner : int, optional
         Most products per step, each of which keeps two vectors; by default 30.
-    memory : int
+    memory : int, optional
         Pairs (s, B s) by which the subspace is preconditioned in the spherical norm.
     forcing, attempts, quasi_newton, second_order, fixed, gtol
         As in :class:`TrustRegion`.

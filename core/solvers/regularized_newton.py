@@ -13,7 +13,6 @@ from ..arrays import (
     boolean_like,
     dot,
     eps,
-    guarded_divide,
     indices_like,
     integer_like,
     like,
@@ -21,10 +20,9 @@ from ..arrays import (
     norm,
 )
 from ..flow import Flow
-from ..globalize.line_search import SHORT
 from ..globalize.trial import Proposal, Trial, search
-from ..globalize.trust_radius import BETTER, stretch
-from ..krylov.lanczos import Minimiser, Subspace, convex, lanczos, minimise, ritz_pairs
+from ..globalize.trust_radius import stretch
+from ..krylov.lanczos import Minimiser, Subspace, lanczos, minimise, ritz_pairs
 from ..krylov.secular import Reach
 from ..norms import Norm, Spherical, length
 from ..oracle import Oracle, Point, Product
@@ -32,6 +30,7 @@ from ..pairs import Memory, Pairs, teaches
 from ..result import Counts, Status
 from ..samples import split
 from .base import Solver, unevaluated, verdict
+from .lbfgs import LBFGS, LBFGSState
 
 #: Most directions of a Lanczos subspace, if not told otherwise: each keeps two vectors.
 SUBSPACE = 30
@@ -47,14 +46,12 @@ class RegularizedNewtonState(NamedTuple):
     counts: Counts
     radius: Array
     """Trust radius, or 1/sigma; 0 before the first step where it is chosen automatically."""
-    step: Array
-    """The last step; zeros if it was rejected."""
     step_norm: Array
-    """Its length."""
+    """Length of the last step; 0 if it was rejected."""
     rejected: Array
     """Steps rejected so far."""
-    convex: Array
-    """Whether the last Krylov subspace showed no negative curvature."""
+    secant: Array
+    """Whether the next step goes by the pairs; ``value`` and ``grad`` are then those of ``x``."""
     memory: Memory
     """What the preconditioner is made from."""
     norm: Any
@@ -68,7 +65,6 @@ class Model(NamedTuple):
     products: Array
     """What it took."""
     memory: Memory
-    convex: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +76,11 @@ class RegularizedNewton(Solver):
     curvature: Literal["hessian", "gauss-newton"] = "hessian"
     norm: Norm = field(default_factory=Spherical)
     max_inner: int | None = None
-    memory: int = 10
+    memory: int | None = None
     forcing: float = 0.5
     attempts: int = 10
     quasi_newton: bool = True
-    second_order: bool = False
+    second_order: bool | None = None
     fixed: bool = False
 
     def __post_init__(self) -> None:
@@ -98,7 +94,7 @@ class RegularizedNewton(Solver):
             )
         if self.max_inner is not None and self.max_inner < 1:
             raise ValueError(f"max_inner is {self.max_inner}; at least one product is needed")
-        if self.memory < 0:
+        if self.memory is not None and self.memory < 0:
             raise ValueError(f"memory is {self.memory}; it must be zero or positive")
         if not 0 < self.forcing < 1:
             raise ValueError(f"forcing is {self.forcing}; it must lie between 0 and 1")
@@ -127,23 +123,69 @@ class RegularizedNewton(Solver):
 
     def deterministic(self) -> Self:
         """Return this solver for one fixed function."""
-        return replace(self, fixed=True)
+        confirms = self._keeps() if self.second_order is None else self.second_order
+        return replace(self, fixed=True, second_order=confirms)
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> RegularizedNewtonState:
         """Return the state to start from ``x``, of shape (n,)."""
-        zero, zeros = like(x, 0.0), namespace(x).zeros_like(x)
+        zero, memory = like(x, 0.0), Memory.none(x, 0)
+        if self._learns():
+            memory = LBFGS(memory=self.memory).init(oracle, x).memory
         return RegularizedNewtonState(
             **unevaluated(x),
             radius=zero,
-            step=zeros,
             step_norm=zero,
             rejected=integer_like(x, 0),
-            convex=boolean_like(x, True),
-            memory=Memory.none(x, self.memory if self._learns() else 0),
+            secant=boolean_like(x, False),
+            memory=memory,
             norm=self.norm.init(x),
         )
 
     def step(
+        self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
+    ) -> RegularizedNewtonState:
+        """Return the state after one model and its trial steps, or after a step by the pairs."""
+        if not self._enriched():
+            return self._newton(oracle, state, *data)
+        settled = verdict(state.value, state.grad, self.gtol) == Status.CONVERGED.value
+        return oracle.flow.cond(
+            state.secant & ~(settled & bool(self.second_order)),
+            lambda s: self._quasi_newton(oracle, s, *data),
+            lambda s: _arrived(oracle, s.x, self._newton(oracle, s, *data), *data),
+            state,
+        )
+
+    def _quasi_newton(
+        self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
+    ) -> RegularizedNewtonState:
+        """Return the state after a step of L-BFGS; where it finds none, products are next."""
+        start = LBFGSState(
+            x=state.x,
+            value=state.value,
+            grad=state.grad,
+            status=state.status,
+            counts=state.counts,
+            memory=state.memory,
+            step_length=state.step_norm,
+        )
+        new = LBFGS(gtol=self.gtol, fixed=True).step(oracle, start, *data)
+        moved, xp = new.step_length > 0, namespace(new.x)
+        memory = new.memory._replace(  # a search that failed has left the rows as they were
+            R_inv=xp.where(moved, new.memory.R_inv, state.memory.R_inv),
+            gamma=xp.where(moved, new.memory.gamma, state.memory.gamma),
+        )
+        return state._replace(
+            x=new.x,
+            value=new.value,
+            grad=new.grad,
+            status=new.status,
+            counts=new.counts,
+            step_norm=norm(new.x - state.x),
+            secant=moved,
+            memory=memory,
+        )
+
+    def _newton(
         self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
     ) -> RegularizedNewtonState:
         """Return the state after one model and its trial steps."""
@@ -152,7 +194,7 @@ class RegularizedNewton(Solver):
         f, g = pt.value, pt.grad
         xp = namespace(g)
         status = verdict(f, g, self.gtol)
-        flat = (status == Status.CONVERGED.value) & self.second_order
+        flat = (status == Status.CONVERGED.value) & bool(self.second_order)
         active = (status == Status.RUNNING.value) | flat
         apart = sample.curvature is not sample.gradient
         curved = sample.curved(oracle, x, pt)
@@ -164,9 +206,7 @@ class RegularizedNewton(Solver):
 
         norm_state = self.norm.update(state.norm, g)
         size = self._first(state.radius, self._dual_length(norm_state, g))
-        memory, taught = self._recall(state, g, flow)
-        secant = active & ~flat & taught & state.convex & self.quasi_newton
-        model = self._model(curved, g, size, memory, norm_state, active, secant, flat, flow)
+        model = self._model(curved, g, size, state.memory, norm_state, active, flat, flow)
         if self.second_order:
             promised = flow.cond(
                 flat, lambda size: model.propose(size).predicted, xp.zeros_like, size
@@ -186,14 +226,12 @@ class RegularizedNewton(Solver):
             active=active,
             flow=flow,
         )
-        # Half of what the slope says is what the pairs promise of their step.
-        better = xp.where(secant, like(g, 2 * SHORT), like(g, BETTER))
-        longer = stretch(value_at, trial, start, better=better, active=active, flow=flow)
+        longer = stretch(value_at, trial, start, active=active, flow=flow)
         s = longer.factor * trial.step
         tiny = trial.length <= eps(g) * xp.maximum(
             length(self.norm, norm_state, x), like(g, eps(g))
         )
-        stalled = active & ~secant & ~trial.accepted & (tiny | (trial.size == 0))
+        stalled = active & ~trial.accepted & (tiny | (trial.size == 0))
         stop = xp.where(flat, integer_like(g, Status.CONVERGED), integer_like(g, Status.STALLED))
         products = "hvps" if self.curvature == "hessian" else "ggns"
         return RegularizedNewtonState(
@@ -206,11 +244,10 @@ class RegularizedNewton(Solver):
                 values=int(judged_apart) + trial.tries + longer.tries,
                 **{products: model.products},
             ),
-            radius=xp.where(active & ~secant, self._resized(trial, longer.factor), state.radius),
-            step=s,
+            radius=xp.where(active, self._resized(trial, longer.factor), state.radius),
             step_norm=norm(s),
             rejected=state.rejected + trial.tries - xp.astype(trial.accepted, trial.tries.dtype),
-            convex=xp.where(active, model.convex, state.convex),
+            secant=boolean_like(g, False),
             memory=model.memory,
             norm=norm_state,
         )
@@ -223,14 +260,10 @@ class RegularizedNewton(Solver):
         memory: Memory,
         norm_state: Any,
         active: Array,
-        secant: Array,
         flat: Array,
         flow: Flow,
     ) -> Model:
-        """Return the model of a Lanczos subspace, and the pairs that it teaches.
-
-        Where ``secant`` holds it is that of the pairs, and no product is taken.
-        """
+        """Return the model of a Lanczos subspace, and the pairs that it teaches."""
         learns = self._learns()
         inverse = memory.inverse(like(g, 1.0)) if learns else partial(self.norm.solve, norm_state)
         space = lanczos(
@@ -241,23 +274,15 @@ class RegularizedNewton(Solver):
             precondition=inverse,
             rtol=self._rtol(g),
             memory=self.max_inner or SUBSPACE,
-            active=active & ~secant,
+            active=active,
             flow=flow,
             probing=flat,
         )
         propose = self._proposals(space, flow)
         if not learns:
-            return Model(propose, space.size, memory, boolean_like(g, True))
-        if self._remembers():
-            propose = _enriched(propose, inverse, g, size, secant, flow)
-
-        def known(old: Memory) -> tuple[Memory, Array]:
-            return old, boolean_like(g, True)
-
-        def learned(old: Memory) -> tuple[Memory, Array]:
-            return _newest(old, ritz_pairs(space, self.memory)), convex(space)
-
-        return Model(propose, space.size, *flow.cond(secant, known, learned, memory))
+            return Model(propose, space.size, memory)
+        newest = _newest(memory, ritz_pairs(space, memory.pairs.S.shape[0]))
+        return Model(propose, space.size, newest)
 
     def _proposals(self, space: Subspace, flow: Flow) -> Callable[[Array], Proposal]:
         """Return what solves the model in ``space`` for a size, by no product."""
@@ -268,21 +293,18 @@ class RegularizedNewton(Solver):
 
         return propose
 
+    def _keeps(self) -> bool:
+        """Whether there is a subspace to confirm a minimum on."""
+        return True
+
     def _learns(self) -> bool:
         """Whether pairs precondition; any norm but the spherical one does so itself."""
-        return self.memory > 0 and isinstance(self.norm, Spherical)
+        return self.memory != 0 and isinstance(self.norm, Spherical)
 
-    def _remembers(self) -> bool:
-        """Whether the steps teach pairs, which those of one fixed function do."""
-        return self.fixed and self._learns() and self.curvature == "hessian"
-
-    def _recall(self, state: RegularizedNewtonState, g: Array, flow: Flow) -> tuple[Memory, Array]:
-        """Return the pairs with that of the last step, and whether it taught one."""
-        if not self._remembers():
-            return state.memory, boolean_like(g, False)
-        y = g - state.grad
-        taught = teaches(state.step, y)
-        return state.memory.own(flow).push(state.step, y, taught, flow), taught
+    def _enriched(self) -> bool:
+        """Whether steps by the pairs, which those of one fixed function teach, take turns."""
+        exact = self.curvature == "hessian"
+        return self.quasi_newton and self.fixed and exact and self._learns()
 
     def _negligible(self, f: Array) -> Array:
         """Return the decrease that a converged run may leave undone."""
@@ -305,26 +327,24 @@ class RegularizedNewton(Solver):
         return size * xp.sqrt(dot(unit, self.norm.solve(norm_state, unit)))
 
 
-def _enriched(
-    propose: Callable[[Array], Proposal],
-    inverse: Callable[[Array], Array],
-    g: Array,
-    size: Array,
-    secant: Array,
-    flow: Flow,
-) -> Callable[[Array], Proposal]:
-    """Return ``propose``, or if ``secant`` holds what proposes the quasi-Newton step.
+def _arrived(
+    oracle: Oracle, x: Array, new: RegularizedNewtonState, *data: Any
+) -> RegularizedNewtonState:
+    """Return ``new`` with the value and gradient where its step from ``x`` ends, and their pair."""
 
-    The size is then that of the whole step, so that a smaller one shortens it along itself.
-    """
-    d = flow.cond(secant, lambda g: -inverse(g), namespace(g).zeros_like, g)
-    slope = dot(g, d)
+    def look(new: RegularizedNewtonState) -> RegularizedNewtonState:
+        pt = oracle.at(new.x, *data)
+        s, y = new.x - x, pt.grad - new.grad
+        taught = teaches(s, y)
+        return new._replace(
+            value=pt.value,
+            grad=pt.grad,
+            counts=new.counts.add(gradients=1),
+            secant=taught,
+            memory=new.memory.push(s, y, taught, oracle.flow),
+        )
 
-    def along(smaller: Array) -> Proposal:
-        factor = guarded_divide(smaller, size)
-        return Proposal.along(d, factor, length=smaller, slope=slope, curvature=-slope)
-
-    return lambda size: flow.cond(secant, along, propose, size)
+    return oracle.flow.cond(new.step_norm > 0, look, lambda new: new, new)
 
 
 def _newest(old: Memory, new: Pairs) -> Memory:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from ..arrays import (
     Array,
-    boolean_like,
     eps,
     guarded_divide,
     integer_like,
@@ -55,21 +54,23 @@ class TrustRegion(RegularizedNewton):
     max_inner : int, optional
         Most products per step; "gltr" keeps two vectors for each. By default 30 for "gltr", and
         max(2n, 50) (trunk) for "steihaug".
-    memory : int
-        Pairs (s, B s) by which "gltr" preconditions in the spherical norm; 0 for plain Lanczos.
+    memory : int, optional
+        Pairs (s, B s) by which "gltr" preconditions in the spherical norm; 0 for plain Lanczos. By
+        default as many as :class:`LBFGS` keeps.
     forcing : float
         The residual of the subproblem is reduced by min(forcing, sqrt|g|): superlinear
         convergence at the least cost (Nocedal and Wright 2006, Algorithm 7.1).
     attempts : int
         Most trial steps per subproblem; 10 as in trunk.
     quasi_newton : bool
-        Whether steps by the pairs alone, which take no product, go on where curvature is positive;
+        Whether steps of :class:`LBFGS`, which take no product, go on where curvature is positive;
         only where there are pairs, and the function is fixed and its Hessian the curvature.
-    second_order : bool
+    second_order : bool, optional
         Whether a small gradient is not enough to stop: the model must also promise a decrease of
         no more than max(eps^(2/3), gtol^(3/2)) max(1, |f|), on a subspace that a fixed vector of no
         structure has a part in, so that a saddle is left even where the gradient is zero. The last
-        step then takes up to ``max_inner`` products that it otherwise would not.
+        step then takes up to ``max_inner`` products that it otherwise would not. By default where
+        the function is fixed, but for "steihaug", which keeps no subspace.
     fixed : bool
         Whether the function is one and the same at each step, so that the change of the gradient
         teaches a pair; :func:`osculant.minimize` sets it.
@@ -85,16 +86,15 @@ class TrustRegion(RegularizedNewton):
 
     The preconditioner M is the L-BFGS matrix of the Ritz vectors of the last subspace with positive
     Ritz values, which cost nothing more (Morales and Nocedal, SIAM J. Optim. 10 (2000) 1079-1096),
-    and of the last step. It shapes the subspace and measures the residual, r'M^-1 r; the trust
+    and of the last steps. It shapes the subspace and measures the residual, r'M^-1 r; the trust
     region stays in the norm A. A step after which the function falls by more than the model says
     is doubled while that pays, at a forward pass each: Newton's step is too short at degenerate
     minima.
 
-    On a fixed function the pairs also give steps of their own, s = -M^-1 g, shortened along
-    themselves and outside the region, whose radius they do not change (the enriched method of
-    Morales and Nocedal, Comput. Optim. Appl. 21 (2002) 143-154). Deviation: not some of each kind
-    by turns, but products at the first step, after a refusal, and for as long as the subspace
-    shows negative curvature, or the last step met no positive one.
+    On a fixed function a step along which the curvature came out positive is followed by those of
+    L-BFGS, from the same pairs and with its line search, for as long as that finds one; the radius
+    waits (the enriched method of Morales and Nocedal, Comput. Optim. Appl. 21 (2002) 143-154).
+    Deviation: not some of each kind by turns.
 
     Examples
     --------
@@ -143,6 +143,9 @@ class TrustRegion(RegularizedNewton):
         """Return the radius and the length of the last step."""
         return {"radius": state.radius, "step_norm": state.step_norm}
 
+    def _keeps(self) -> bool:
+        return self.subproblem != "steihaug"
+
     def _learns(self) -> bool:
         return self.subproblem == "gltr" and super()._learns()
 
@@ -171,19 +174,18 @@ class TrustRegion(RegularizedNewton):
         memory: Memory,
         norm_state: Any,
         active: Array,
-        secant: Array,
         flat: Array,
         flow: Flow,
     ) -> Model:
         if self.subproblem == "gltr":
-            return super()._model(pt, g, size, memory, norm_state, active, secant, flat, flow)
+            return super()._model(pt, g, size, memory, norm_state, active, flat, flow)
 
         def metric(v: Array) -> Array:
             return self.norm.apply(norm_state, v)
 
         if self.subproblem == "exact":
             space = whole_space(self._matvec(pt), g, metric=metric, active=active, flow=flow)
-            return Model(self._proposals(space, flow), space.size, memory, boolean_like(g, True))
+            return Model(self._proposals(space, flow), space.size, memory)
         max_inner = self.max_inner or max(2 * g.shape[0], 50)
         best = steihaug(
             self._matvec(pt),
@@ -209,4 +211,4 @@ class TrustRegion(RegularizedNewton):
                 curvature=best.curvature,
             )
 
-        return Model(shortened, best.iterations, memory, boolean_like(g, True))
+        return Model(shortened, best.iterations, memory)
