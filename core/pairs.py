@@ -98,8 +98,9 @@ class Memory(NamedTuple):
 
     def forget(self, where: Array) -> Memory:
         """Return no pairs if ``where`` holds."""
-        keep = namespace(self.gamma).astype(~where, self.gamma.dtype)
-        return self._replace(R_inv=keep * self.R_inv, gamma=keep * self.gamma)
+        xp, zero = namespace(self.gamma), like(self.gamma, 0.0)
+        R_inv, gamma = (xp.where(where, zero, a) for a in (self.R_inv, self.gamma))
+        return self._replace(R_inv=R_inv, gamma=gamma)
 
     def inverse(self, scale: Array) -> Callable[[Array], Array]:
         """Return v -> H v, with H the L-BFGS inverse of B; without any pair, ``scale`` times I.
@@ -128,7 +129,7 @@ def _learned(pairs: Pairs, s: Array, y: Array, i: Array, R_inv: Array) -> tuple[
     """Return R^-1 and gamma with the pair (s, y), now in row ``i``."""
     xp, sy = namespace(s), dot(s, y)
     new = indices_like(s, R_inv.shape[0]) == i
-    older = xp.where(new[:, None] | new[None, :], R_inv * 0, R_inv)
+    older = xp.where(new[:, None] | new[None, :], like(s, 0.0), R_inv)
     rho = guarded_divide(like(s, 1.0), sy)
     column = xp.where(new, rho, -rho * (older @ (pairs.S @ y)))
     return xp.where(new[None, :], column[:, None], older), guarded_divide(sy, dot(y, y))

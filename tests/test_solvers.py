@@ -232,6 +232,16 @@ def test_memory_grows_into_what_would_be_made_anew():
     np.testing.assert_allclose(again, one, rtol=1e-10)
 
 
+def test_a_pair_out_of_range_is_gone_once_it_is_dropped_or_forgotten():
+    v, yes = np.ones(5), np.asarray(True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        memory = Memory.none(v, 2).push(1e-160 * v, 1e-160 * v, yes, EAGER)
+        assert np.isinf(memory.R_inv).any() and not memory.forget(yes).R_inv.any()
+        for _ in range(2):
+            memory = memory.push(v, v, yes, EAGER)
+    np.testing.assert_allclose(memory.inverse(np.asarray(1.0))(2 * v), 2 * v)
+
+
 def test_a_step_is_no_longer_a_program_for_more_memory():
     jax = pytest.importorskip("jax")
 
