@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import osculant
-from osculant.core.arrays import namespace
+from osculant.core.oracle import Oracle
 from osculant.core.result import Status
 from osculant.core.solvers.base import Solver
 from osculant.problems import mgh, rosenbrock
+from osculant.testing import Wrapped
 
 CONFIRMING = [osculant.Auto(), osculant.TrustRegion(), osculant.CubicRegularization()]
 
@@ -85,33 +87,36 @@ def test_batches_are_not_confirmed() -> None:
         assert not replace(solver, second_order=False).deterministic().second_order
 
 
-def test_the_curvature_sets_the_first_step(backend) -> None:
-    steep = np.array([1e6, 1.0, 1.0])
+class Recording(Wrapped):
+    """An oracle that keeps the points at which it was asked."""
 
-    def fun(x):
-        xp = namespace(x)
-        return (xp.asarray(steep) if xp is np else backend.from_numpy(steep)) @ (x**2) / 2
+    def __init__(self, inner: Oracle) -> None:
+        super().__init__(inner)
+        self.asked: list[np.ndarray] = []
 
-    def first_step(solver: Solver) -> np.ndarray:
-        solution = osculant.minimize(fun, backend.from_numpy(np.ones(3)), method=solver, maxiter=1)
-        assert solution.nhev == 1 and solution.njev == 3  # the start, the trial, the end
-        return backend.to_numpy(solution.x) - 1
-
-    g = steep
-    cauchy = -(g @ g) / (g @ (steep * g)) * g
-    for solver in (osculant.LBFGS(initial="curvature"), osculant.BFGS(initial="curvature")):
-        np.testing.assert_allclose(first_step(solver), cauchy, rtol=1e-9)
+    def at(self, x: Any, *data: Any) -> Any:
+        self.asked.append(x)
+        return super().at(x, *data)
 
 
-def test_a_first_step_is_no_longer_than_the_start_is_far() -> None:
-    x0 = np.array([3.0, 4.0])
-    solver = osculant.LBFGS(initial="curvature")
-    oracle = osculant.oracle(lambda x: x.sum() + 1e-9 * (x**2).sum(), x0)
-    state = solver.deterministic().step(oracle, solver.init(oracle, x0))
-    assert float(state.step_length) * np.linalg.norm(state.grad) >= 5
-    first = osculant.minimize(oracle, x0, method=solver, maxiter=1).state.memory.pairs.S[0]
-    growth = np.linalg.norm(first) / 5
-    assert growth == pytest.approx(round(growth), abs=1e-6)  # of which the line search makes more
+@pytest.mark.parametrize("solver", [osculant.LBFGS(), osculant.BFGS()], ids=["lbfgs", "bfgs"])
+@pytest.mark.parametrize("start", [0.0, 0.5, 50.0])
+def test_the_first_step_tried_is_short_and_its_slopes_say_how_long_it_should_be(
+    solver: Solver, start: float
+) -> None:
+    def fun(x: Any) -> Any:
+        return 9 * (x[0] - 1) ** 2 / 2 + (x[1] + 2) ** 2 / 2
+
+    x0 = np.array([start, 0.0])
+    oracle = Recording(osculant.oracle(fun, x0))
+    fixed = solver.deterministic()
+    fixed.step(oracle, fixed.init(oracle, x0))
+    g = np.array([9 * (start - 1), 2.0])
+    short = -0.01 * max(1.0, start) * g / np.linalg.norm(g)
+    cauchy = -(g @ g) / (9 * g[0] ** 2 + g[1] ** 2) * g
+    longest = 50 * np.linalg.norm(short) / np.linalg.norm(cauchy)
+    steps = [x - x0 for x in oracle.asked]
+    np.testing.assert_allclose(steps, [0 * g, short, min(1.0, longest) * cauchy], rtol=1e-6)
 
 
 def test_batches_get_the_quasi_newton_method_alone() -> None:

@@ -17,8 +17,8 @@ from .reduction import recheck
 DECREASE = 1e-4
 #: A value is no increase if it exceeds f by at most this many eps |f| (cf. Hager and Zhang 2005).
 NOISE = 1e4
-#: A step is lengthened at most tenfold and at least doubled at a time.
-GROWTH = (2.0, 10.0)
+#: A step that is lengthened is at least doubled.
+GROWTH = 2.0
 #: A step whose decrease is more than this part of the first-order one is too short (Goldstein's
 #: conditions, Nocedal and Wright 2006, section 3.1), and is made so many times as long.
 SHORT, STRETCH = 0.9, 4.0
@@ -55,6 +55,7 @@ def wolfe(
     attempts: int,
     active: Array,
     flow: Flow,
+    growth: float = 10.0,
     strong: bool = False,
 ) -> Wolfe:
     """Find a step that satisfies the weak or strong Wolfe conditions, starting from 1.
@@ -74,6 +75,8 @@ def wolfe(
     active : 0-d boolean array
         If False nothing is tried.
     flow : Flow
+    growth : float
+        A step is made at most so many times as long at once.
     strong : bool
         Whether a step is too long as well where the slope exceeds the same fraction upwards.
 
@@ -104,7 +107,7 @@ def wolfe(
         flat = decreases & (slope_a >= curvature * slope)
         trial, grad = flow.cond(
             decreases,
-            lambda: (_longer(c, slope_a), grad_a),
+            lambda: (_longer(c, slope_a, growth), grad_a),
             lambda: (_shorter(c, value, slope_a, finite), c.grad),
         )
         return Wolfe(
@@ -252,7 +255,7 @@ def _shorter(c: Wolfe, value: Array, slope: Array, finite: Array) -> Array:
     return c.step + width * xp.where(finite, fraction, like(value, 0.1))
 
 
-def _longer(c: Wolfe, slope: Array) -> Array:
+def _longer(c: Wolfe, slope: Array, growth: float) -> Array:
     """Return where the secant of the slopes vanishes, inside the bracket or the allowed growth."""
     xp = namespace(slope)
     step = c.trial
@@ -260,8 +263,7 @@ def _longer(c: Wolfe, slope: Array) -> Array:
     ahead = xp.where((slope > c.slope) & xp.isfinite(ahead), ahead, like(slope, float("inf")))
     bounded = xp.isfinite(c.high)
     width = xp.where(bounded, c.high, step) - step
-    least, most = GROWTH
-    free = xp.minimum(xp.maximum(ahead, (least - 1) * step), (most - 1) * step)
+    free = xp.minimum(xp.maximum(ahead, (GROWTH - 1) * step), (growth - 1) * step)
     inside = xp.where(xp.isfinite(ahead), xp.maximum(ahead, 0.1 * width), 0.5 * width)
     return step + xp.where(bounded, xp.minimum(inside, 0.9 * width), free)
 

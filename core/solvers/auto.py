@@ -50,7 +50,7 @@ class Auto(Solver):
         Whether the function is one and the same at each step; :func:`osculant.minimize` sets it.
     """
 
-    lbfgs: LBFGS = field(default_factory=lambda: LBFGS(initial="curvature"))
+    lbfgs: LBFGS = field(default_factory=LBFGS)
     trust_region: TrustRegion = field(default_factory=lambda: TrustRegion(second_order=True))
     fixed: bool = False
 
@@ -87,8 +87,6 @@ class Auto(Solver):
 
     def _quasi_newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
         solver = replace(self.lbfgs, gtol=self.gtol)
-        if solver.initial == "curvature" and not solver.needs() <= oracle.products:
-            solver = replace(solver, initial="unit")
         new = solver.step(oracle, state.lbfgs._replace(x=state.x), *data)
         return _adopt(state, new)._replace(lbfgs=new)
 

@@ -10,7 +10,7 @@ from ..oracle import Oracle
 from ..result import Counts, Status
 from .base import unevaluated
 from .newton import check_dense
-from .quasi_newton import QuasiNewton, descending
+from .quasi_newton import QuasiNewton, descending, first_scale
 
 
 class BFGSState(NamedTuple):
@@ -44,9 +44,6 @@ class BFGS(QuasiNewton):
     damping : bool
         Whether a pair of too little curvature is moved towards what is known already (Powell;
         Nocedal and Wright 2006, Procedure 18.2), rather than left out.
-    initial : {"unit", "curvature"}
-        The first step's length: 1, or the Cauchy step's, from one Hessian product along the
-        gradient, at most max(1, |x|).
     curvature : float
         The line search ends once the slope has risen to this fraction of the first; 0.9 as in
         Nocedal and Wright 2006, section 3.1.
@@ -61,9 +58,9 @@ class BFGS(QuasiNewton):
     Notes
     -----
     A step costs the gradients of its line search, mostly one, and one more for its start where
-    ``fixed`` is False. The first direction has length 1. If the line search fails, H is forgotten
-    and the next step is along -g; if that fails too, the run has stalled. More than 10,000
-    variables are refused.
+    ``fixed`` is False. The first step tried is along -g, 0.01 max(1, |x|) long. If the line search
+    fails, H is forgotten and the next step is such a one; if that fails too, the run has stalled.
+    More than 10,000 variables are refused.
     """
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> BFGSState:
@@ -87,7 +84,7 @@ class BFGS(QuasiNewton):
         start = self._start(oracle, state, *data)
         xp, g = namespace(start.g), start.g
         none = state.pairs == 0
-        d = -xp.where(none, start.scale * g, xp.matmul(state.H, g))
+        d = -xp.where(none, first_scale(state.x, g) * g, xp.matmul(state.H, g))
         move = self._search(oracle, state.x, start, descending(d, g, oracle.flow), *data)
         s, y, learns = self._pair(start, move)
         H = oracle.flow.cond(learns, _updated, lambda H, *_: H, state.H, s, y, none)
@@ -99,7 +96,7 @@ class BFGS(QuasiNewton):
             value=value,
             grad=grad,
             status=xp.where(forget & none, integer_like(g, Status.STALLED), start.status),
-            counts=state.counts.add(gradients=start.gradients + move.gradients, hvps=start.hvps),
+            counts=state.counts.add(gradients=start.gradients + move.gradients),
             H=H,
             pairs=xp.where(forget, xp.zeros_like(pairs), pairs),
             step_length=move.step_length,

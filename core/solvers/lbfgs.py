@@ -10,12 +10,12 @@ from ..oracle import Oracle
 from ..pairs import Memory
 from ..result import Counts, Status
 from .base import unevaluated
-from .quasi_newton import QuasiNewton, descending
+from .quasi_newton import QuasiNewton, descending, first_scale
 
 #: By default as many pairs are kept as there are variables, within these bounds, ...
-FEWEST, MOST = 10, 100
-#: ... and above the lower one no more than make S and Y so many entries each.
-ENTRIES = 100_000
+FEWEST, MOST = 30, 100
+#: ... but no more than make S and Y so many entries each, down to this number of pairs.
+ENTRIES, FLOOR = 100_000, 10
 
 
 class LBFGSState(NamedTuple):
@@ -42,17 +42,14 @@ class LBFGS(QuasiNewton):
     Parameters
     ----------
     memory : int, optional
-        Pairs kept. By default as many as there are variables, but at least 10, as in L-BFGS-B, and
-        at most 100, or 100,000 / n beyond 1000 variables.
+        Pairs kept. By default as many as there are variables, but at least 30, as the function need
+        not be quadratic, and at most 100; beyond 1000 variables 100,000 / n, but at least 10.
     cautious : float
         A pair is kept only if s'y > cautious |s| |y|: a relative test, so that the scale of the
         problem does not matter.
     damping : bool
         Whether a pair of too little curvature is moved towards what is known already (Powell;
         Nocedal and Wright 2006, Procedure 18.2), rather than left out.
-    initial : {"unit", "curvature"}
-        The first step's length: 1, or the Cauchy step's, from one Hessian product along the
-        gradient, at most max(1, |x|).
     curvature : float
         The line search ends once the slope has risen to this fraction of the first; 0.9 as in
         Nocedal and Wright 2006, section 3.1.
@@ -67,8 +64,9 @@ class LBFGS(QuasiNewton):
     Notes
     -----
     A step costs the gradients of its line search, mostly one, and one more for its start where
-    ``fixed`` is False. If the line search fails, the pairs are
-    forgotten and the next step is along -g; if that fails too, the run has stalled.
+    ``fixed`` is False. The first step tried is along -g, 0.01 max(1, |x|) long. If the line search
+    fails, the pairs are forgotten and the next step is such a one; if that fails too, the run has
+    stalled.
     """
 
     memory: int | None = None
@@ -90,7 +88,8 @@ class LBFGS(QuasiNewton):
         """Return the state after one line search."""
         start = self._start(oracle, state, *data)
         xp, g = namespace(start.g), start.g
-        d = descending(-state.memory.inverse(start.scale)(g), g, oracle.flow)
+        H = state.memory.inverse(first_scale(state.x, g))
+        d = descending(-H(g), g, oracle.flow)
         move = self._search(oracle, state.x, start, d, *data)
         memory = state.memory.own(oracle.flow).push(*self._pair(start, move), oracle.flow)
         forget = start.active & ~move.moved
@@ -101,7 +100,7 @@ class LBFGS(QuasiNewton):
             value=value,
             grad=grad,
             status=xp.where(stalled, integer_like(g, Status.STALLED), start.status),
-            counts=state.counts.add(gradients=start.gradients + move.gradients, hvps=start.hvps),
+            counts=state.counts.add(gradients=start.gradients + move.gradients),
             memory=memory.forget(forget),
             step_length=move.step_length,
         )
@@ -109,4 +108,4 @@ class LBFGS(QuasiNewton):
 
 def _affordable(n: int) -> int:
     """Return how many pairs to keep of ``n`` variables."""
-    return max(FEWEST, min(n, MOST, ENTRIES // max(n, 1)))
+    return min(max(n, FEWEST), MOST, max(ENTRIES // max(n, 1), FLOOR))

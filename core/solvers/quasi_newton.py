@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
 from ..globalize.line_search import wolfe
-from ..oracle import Oracle, Point, Product
+from ..oracle import Oracle
 from ..pairs import CAUTIOUS, damped, teaches
 from ..result import Status
 from .base import Solver, verdict
+
+#: The first step tried, in units of max(1, |x|).
+FIRST = 0.01
 
 
 class Start(NamedTuple):
@@ -22,12 +25,8 @@ class Start(NamedTuple):
     status: Array
     active: Array
     """Whether there is anything to do."""
-    scale: Array
-    """Length per unit of gradient of a first step along it; 0 for one of length 1."""
     gradients: Array
     """Linearisations that it took to know all this."""
-    hvps: Array
-    """Hessian products that it took."""
 
 
 class Move(NamedTuple):
@@ -60,6 +59,8 @@ class GradientSearch(Solver):
 
     strong: ClassVar[bool] = False
     """Whether the line search is to satisfy the strong Wolfe conditions."""
+    growth: ClassVar[float] = 10.0
+    """How many times as long it may make a step at once."""
 
     def __post_init__(self) -> None:
         if not 1e-4 < self.curvature < 1:
@@ -76,24 +77,18 @@ class GradientSearch(Solver):
 
         def evaluate(x: Array) -> tuple[Array, ...]:
             pt = oracle.at(x, *data)
-            return pt.value, pt.grad, integer_like(x, 1), *self._scale(pt, x)
+            return pt.value, pt.grad, integer_like(x, 1)
 
         def recall(x: Array) -> tuple[Array, ...]:
-            none = integer_like(x, 0)
-            return state.value, state.grad, none, like(x, 0.0), none
+            return state.value, state.grad, integer_like(x, 0)
 
         if self.fixed:
             known = oracle.flow.cond(state.counts.gradients > 0, recall, evaluate, state.x)
         else:
             known = evaluate(state.x)
-        f, g, gradients, scale, hvps = known
+        f, g, gradients = known
         status = verdict(f, g, self.gtol)
-        active = status == Status.RUNNING.value
-        return Start(f, g, status, active, scale, gradients, hvps)
-
-    def _scale(self, pt: Point, x: Array) -> tuple[Array, Array]:
-        """Return the first step's length per unit of gradient, and what it took in products."""
-        return like(x, 0.0), integer_like(x, 0)
+        return Start(f, g, status, status == Status.RUNNING.value, gradients)
 
     def _search(self, oracle: Oracle, x: Array, start: Start, d: Array, *data: Any) -> Move:
         """Search along ``d``, first at its own length."""
@@ -113,6 +108,7 @@ class GradientSearch(Solver):
             attempts=self.attempts,
             active=start.active & (slope < 0),
             flow=oracle.flow,
+            growth=self.growth,
             strong=self.strong,
         )
         moved = search.step > 0
@@ -150,27 +146,9 @@ class QuasiNewton(GradientSearch):
 
     cautious: float = CAUTIOUS
     damping: bool = False
-    initial: Literal["unit", "curvature"] = "unit"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.initial not in ("unit", "curvature"):
-            raise ValueError(f"initial is {self.initial!r}; it must be 'unit' or 'curvature'")
-
-    def needs(self) -> frozenset[Product]:
-        """Products that the oracle must offer."""
-        return frozenset({Product.HVP if self.initial == "curvature" else Product.GRAD})
-
-    def _scale(self, pt: Point, x: Array) -> tuple[Array, Array]:
-        if self.initial == "unit":
-            return super()._scale(pt, x)
-        xp, g = namespace(x), pt.grad
-        u = _per_gradient(1.0, g) * g
-        curvature = xp.abs(dot(u, pt.hvp(u)))
-        longest = _per_gradient(xp.maximum(norm(x), like(x, 1.0)), g)
-        cauchy = xp.minimum(guarded_divide(like(x, 1.0), curvature), longest)
-        usable = xp.isfinite(curvature) & (curvature > 0)
-        return xp.where(usable, cauchy, _per_gradient(1.0, g)), integer_like(x, 1)
+    growth: ClassVar[float] = 50.0
+    """The first step tried is short, and this lets it be half as long as the start is far."""
 
     def _pair(self, start: Start, move: Move) -> tuple[Array, Array, Array]:
         """Return s, y and whether they are to be learned from.
@@ -184,10 +162,16 @@ class QuasiNewton(GradientSearch):
         return s, y, move.moved & teaches(s, y, self.cautious)
 
 
-def _per_gradient(length: Array | float, g: Array) -> Array:
-    return guarded_divide(like(g, 1.0), norm(g)) * length
+def first_scale(x: Array, g: Array) -> Array:
+    """Return how many times -g the first step tried is, while nothing is known of curvature.
+
+    It is short, so that the slopes at its ends tell the curvature between them, and the line search
+    makes it as long as they say: a Hessian product's worth for one gradient, at a point that may
+    serve. The start is the only length that there is (cf. Hager and Zhang 2005, step I0).
+    """
+    return guarded_divide(FIRST * namespace(x).maximum(norm(x), like(x, 1.0)), norm(g))
 
 
 def descending(d: Array, g: Array, flow: Flow) -> Array:
     """Return ``d``, or -g/|g| where ``d`` does not descend or is not a number."""
-    return flow.cond(dot(g, d) < 0, lambda: d, lambda: -_per_gradient(1.0, g) * g)
+    return flow.cond(dot(g, d) < 0, lambda: d, lambda: -guarded_divide(like(g, 1.0), norm(g)) * g)
