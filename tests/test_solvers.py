@@ -178,7 +178,7 @@ def test_quasi_newton_methods_solve_rosenbrock(backend, method):
     x0 = backend.from_numpy(np.array([-1.2, 1.0]))
     solution = osculant.minimize(rosenbrock, x0, method=method, tol=1e-9)
     assert solution.success and solution.nfev == 0
-    assert solution.nhev == (0 if method == "lbfgs" else 1 + 2)  # the first step, and the last test
+    assert solution.nhev == (0 if method == "lbfgs" else 2)  # to confirm the minimum
     assert solution.njev <= 60
     np.testing.assert_allclose(backend.to_numpy(solution.x), np.ones(2), rtol=1e-7)
 

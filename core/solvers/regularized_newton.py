@@ -148,11 +148,10 @@ class RegularizedNewton(Solver):
         if not self._enriched():
             return self._newton(oracle, state, *data)
         settled = verdict(state.value, state.grad, self.gtol) == Status.CONVERGED.value
-        return oracle.flow.cond(
-            state.secant & ~(settled & bool(self.second_order)),
-            lambda s: self._quasi_newton(oracle, s, *data),
-            lambda s: _arrived(oracle, s.x, self._newton(oracle, s, *data), *data),
-            state,
+        secant, flow = state.secant & ~(settled & bool(self.second_order)), oracle.flow
+        state = flow.when(secant, lambda s: self._quasi_newton(oracle, s, *data), state)
+        return flow.when(
+            ~secant, lambda s: _arrived(oracle, s.x, self._newton(oracle, s, *data), *data), state
         )
 
     def _quasi_newton(
@@ -170,7 +169,7 @@ class RegularizedNewton(Solver):
         )
         new = LBFGS(gtol=self.gtol, fixed=True).step(oracle, start, *data)
         moved, xp = new.step_length > 0, namespace(new.x)
-        memory = new.memory._replace(  # a search that failed has left the rows as they were
+        memory = new.memory._replace(  # a failed search forgets them
             R_inv=xp.where(moved, new.memory.R_inv, state.memory.R_inv),
             gamma=xp.where(moved, new.memory.gamma, state.memory.gamma),
         )
@@ -341,7 +340,7 @@ def _arrived(
             grad=pt.grad,
             counts=new.counts.add(gradients=1),
             secant=taught,
-            memory=new.memory.push(s, y, taught, oracle.flow),
+            memory=new.memory.own(oracle.flow).push(s, y, taught, oracle.flow),
         )
 
     return oracle.flow.cond(new.step_norm > 0, look, lambda new: new, new)
