@@ -33,6 +33,9 @@ from peers import Peer, peers
 
 from osculant.problems import SmoothProblem, extra, held_out, mgh
 
+#: Our names begin so; and what a user gets who chooses nothing.
+OURS, DEFAULT = "osculant ", "osculant auto"
+
 
 class Outcome(NamedTuple):
     """What one run came to."""
@@ -204,6 +207,10 @@ def main() -> None:
     report = [f"{len(instances)} instances ({args.problems})", summary(results)]
     for title, work in panels.items():
         report += [f"Performance profile, {title} (% of instances)", profiles.table(work)]
+        # Who else is in a profile changes it (Gould and Scott 2016).
+        alone = {name: row for name, row in work.items() if name == DEFAULT or OURS not in name}
+        if DEFAULT in alone and len(alone) < len(work):
+            report += [f"The same, {DEFAULT} and solvers of others alone", profiles.table(alone)]
     if args.failures:
         report.append(failures(instances, results))
     print("\n" + "\n\n".join(report))
