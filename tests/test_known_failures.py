@@ -52,7 +52,7 @@ def test_x_minus_log_from_far(method, far):
 def test_start_at_the_optimum(method):
     solution = osculant.minimize(rosenbrock, np.ones(4), method=method)
     assert solution.success and solution.nit == 0 and solution.fun == 0.0
-    if method != "auto":  # which spends products on confirming that it is a minimum
+    if method not in ("auto", "trust-region", "cubic-regularization"):  # they confirm a minimum
         assert (solution.njev, solution.nfev, solution.nhev) == (1, 0, 0)
 
 

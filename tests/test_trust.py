@@ -529,7 +529,7 @@ def test_products_are_next_where_a_quasi_newton_step_fails(solver):
 
 @pytest.mark.parametrize("solver", PAIRED, ids=name_of)
 def test_as_many_pairs_are_kept_as_by_lbfgs(solver):
-    for n, pairs in ((4, 10), (50, 50), (500, 100)):
+    for n, pairs in ((4, 30), (50, 50), (500, 100)):
         x = np.ones(n)
         oracle = osculant.oracle(rosenbrock, x)
         assert solver.init(oracle, x).memory.pairs.S.shape == (pairs, n)

@@ -103,7 +103,7 @@ class TrustRegion(RegularizedNewton):
     >>> x0 = np.array([5.0])
     >>> solution = osculant.minimize(lambda x: (x - np.log(x)).sum(), x0, method=solver)
     >>> solution.success, int(solution.state.rejected)
-    (True, 4)
+    (True, 2)
     """
 
     subproblem: Literal["gltr", "steihaug", "exact"] = "gltr"
