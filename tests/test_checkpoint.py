@@ -22,6 +22,7 @@ SOLVERS = {
     "newton-krylov": osculant.NewtonKrylov(),
     "full": osculant.NewtonKrylov(global_gradient="full"),
     "trust-region": osculant.TrustRegion(curvature="gauss-newton"),
+    "newton-cg": osculant.NewtonCG(),
     "lbfgs": osculant.LBFGS(),
     "auto": osculant.Auto(),
     "adam": osculant.Adam(learning_rate=0.1),

@@ -146,6 +146,7 @@ def test_nothing_beyond_the_array_api_is_used(solver):
     [
         osculant.NewtonCG(memory=2),
         osculant.NewtonCG(inner="cr", memory=2),
+        osculant.NewtonCG(fixed=True),
         osculant.Newton(),
         osculant.BFGS(),
         osculant.LBFGS(memory=2, damping=True),
@@ -316,13 +317,123 @@ def test_no_gradient_and_no_budget_give_no_step(method, g):
 
 
 def test_preconditioner_saves_products():
-    x0 = np.tile([-1.2, 1.0], 10)
+    x0, solver = np.tile([-1.2, 1.0], 10), osculant.NewtonCG(quasi_newton=False)
     plain, learned = (
-        osculant.minimize(rosenbrock, x0, method=osculant.NewtonCG(memory=m), tol=1e-8)
+        osculant.minimize(rosenbrock, x0, method=replace(solver, memory=m), tol=1e-8)
         for m in (0, 10)
     )
     assert plain.success and learned.success
     assert learned.nhev < 0.8 * plain.nhev
+
+
+def convex(x):
+    """A quadratic of condition 100 and a little of a quartic."""
+    return (np.geomspace(1.0, 1e2, 20) * x * x).sum() / 2 + (x**4).sum() / 40
+
+
+PAIRED = [osculant.NewtonCG(fixed=True), osculant.NewtonCG(inner="cr", fixed=True)]
+every_paired = pytest.mark.parametrize("solver", PAIRED, ids=name_of)
+
+
+@every_paired
+def test_quasi_newton_steps_evaluate_a_gradient_for_each_point(solver):
+    oracle = Counting(osculant.oracle(convex, np.ones(20)))
+    state = solver.step(oracle, solver.init(oracle, np.ones(20)))
+    assert state.secant and int(state.counts.hvps) > 0
+    s, newest = state.x - np.ones(20), int(state.memory.oldest) - 1
+    np.testing.assert_array_equal(state.memory.pairs.S[newest], s)
+    y = state.grad - oracle.inner.at(np.ones(20)).grad
+    np.testing.assert_array_equal(state.memory.pairs.Y[newest], y)
+    before = dict(oracle.calls)
+    after = solver.step(oracle, state)
+    more = {kind: calls - before[kind] for kind, calls in oracle.calls.items()}
+    assert more == {"values": 0, "gradients": 1, "hvps": 0}
+    assert int(after.counts.gradients) - int(state.counts.gradients) == 1
+    assert after.secant and float(after.step_length) > 0
+    pt = oracle.at(after.x)
+    assert float(after.value) == float(pt.value) < float(state.value)
+    assert np.array_equal(after.grad, pt.grad)
+
+
+@pytest.mark.parametrize("changes", [{"quasi_newton": False}, {"fixed": False}, {"memory": 0}])
+@every_paired
+def test_every_step_takes_products_without_pairs_or_a_fixed_function(solver, changes):
+    solver = replace(solver, **changes)
+    oracle = Counting(osculant.oracle(convex, np.ones(20)))
+    state = solver.init(oracle, np.ones(20))
+    for k in range(1, 5):
+        before, state = state, solver.step(oracle, state)
+        assert not state.secant and int(state.counts.hvps) > int(before.counts.hvps)
+        assert int(state.counts.gradients) == k
+        assert np.array_equal(state.grad, oracle.inner.at(before.x).grad)
+
+
+@every_paired
+def test_quasi_newton_steps_wait_for_positive_curvature_along_a_step(solver):
+    def saddle(x):
+        return x[0] ** 2 - 2 * x[1] ** 2 + x[1] ** 4
+
+    oracle = osculant.oracle(saddle, START[:2])
+    state = solver.init(oracle, np.array([1e-5, 0.01]))
+    seen = []
+    while len(seen) < 30 and state.status == 0:
+        before, x, state = state, state.x, replace(solver, gtol=1e-6).step(oracle, state)
+        y = oracle.at(state.x).grad - oracle.at(x).grad
+        assert bool(state.secant) == bool((state.x - x) @ y > 0) or before.secant
+        assert (state.counts.hvps > before.counts.hvps) == (not before.secant)
+        seen.append(bool(state.secant))
+    assert not seen[0] and True in seen
+    assert np.isclose(saddle(state.x), -1.0)
+
+
+@every_paired
+def test_products_are_next_where_a_quasi_newton_step_fails(solver):
+    oracle = osculant.oracle(rosenbrock, START)
+    state = solver.step(oracle, solver.init(oracle, START))
+    while not state.secant:
+        state = solver.step(oracle, state)
+    refused = solver.step(oracle, state._replace(value=np.asarray(-1e9)))
+    assert not refused.secant and np.array_equal(refused.x, state.x)
+    assert refused.status == state.status and float(refused.step_length) == 0
+    assert refused.memory.any() and int(refused.counts.hvps) == int(state.counts.hvps)
+    again = solver.step(oracle, refused)
+    assert again.counts.hvps > refused.counts.hvps and again.step_length > 0
+
+
+def test_newton_cg_keeps_as_many_pairs_as_lbfgs_where_it_takes_its_steps():
+    solver = PAIRED[0]
+    for n in (4, 50, 500):
+        x = np.ones(n)
+        oracle = osculant.oracle(rosenbrock, x)
+        as_many = osculant.LBFGS().init(oracle, x).memory.pairs.S.shape[0]
+        for changes, pairs in (({}, as_many), ({"memory": 7}, 7), ({"fixed": False}, 10)):
+            state = replace(solver, **changes).init(oracle, x)
+            assert state.memory.pairs.S.shape == (pairs, n)
+
+
+@pytest.mark.parametrize("neg", [1, 3])
+def test_newton_cg_leaves_a_saddle_whose_stable_manifold_it_starts_close_to(neg):
+    d = np.concatenate([-np.ones(neg), np.geomspace(1.0, 30.0, 9)])
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(d.size, d.size)))
+
+    def fun(x):
+        return (d * (Q.T @ x) ** 2).sum() / 2 + ((Q.T @ x) ** 4).sum() / 4
+
+    x0 = Q @ np.where(d < 0, 1e-4, 1.0)
+    for inner in ("cg", "cr"):
+        solution = osculant.minimize(fun, x0, method=osculant.NewtonCG(inner=inner), tol=1e-6)
+        assert solution.success and np.isclose(solution.fun, -neg / 4)
+
+
+def test_quasi_newton_steps_spare_products():
+    x0 = np.tile([-1.2, 1.0], 10)
+    newton, enriched = (
+        osculant.minimize(rosenbrock, x0, method=osculant.NewtonCG(quasi_newton=q), tol=1e-8)
+        for q in (False, True)
+    )
+    assert newton.success and enriched.success
+    assert enriched.njev + 2 * enriched.nhev < 0.6 * (newton.njev + 2 * newton.nhev)
+    assert enriched.nhev < 0.5 * newton.nhev
 
 
 def test_curvature_and_ratio_are_taken_from_their_own_samples():

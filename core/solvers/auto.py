@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..arrays import Array, boolean_like
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
-from .base import Solver, unevaluated
+from .base import Solver, adopt, unevaluated
 from .lbfgs import LBFGS, LBFGSState
 from .trust_region import TrustRegion, TrustRegionState
 
@@ -88,18 +88,11 @@ class Auto(Solver):
     def _quasi_newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
         solver = replace(self.lbfgs, gtol=self.gtol)
         new = solver.step(oracle, state.lbfgs._replace(x=state.x), *data)
-        return _adopt(state, new)._replace(lbfgs=new)
+        return adopt(state, new)._replace(lbfgs=new)
 
     def _newton(self, oracle: Oracle, state: AutoState, *data: Any) -> AutoState:
         """Step by the trust region, from where the line search has converged or stalled."""
         solver = replace(self.trust_region, gtol=self.gtol)
         start = state.trust_region._replace(x=state.x, counts=state.counts)
         new = solver.step(oracle, start, *data)
-        return _adopt(state, new)._replace(exact=boolean_like(state.x, True), trust_region=new)
-
-
-def _adopt(state: AutoState, new: LBFGSState | TrustRegionState) -> AutoState:
-    """Return ``state`` with what every solver's state has taken from ``new``."""
-    return state._replace(
-        x=new.x, value=new.value, grad=new.grad, status=new.status, counts=new.counts
-    )
+        return adopt(state, new)._replace(exact=boolean_like(state.x, True), trust_region=new)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from ..arrays import Array, integer_like, largest, like, max_abs, namespace
 from ..oracle import Oracle, Product
 from ..result import Counts, Status
+
+S = TypeVar("S", bound=Any)
 
 
 class Products(NamedTuple):
@@ -116,6 +118,13 @@ def unevaluated(x: Array) -> dict[str, Any]:
         "status": integer_like(x, Status.RUNNING),
         "counts": Counts.zero(x),
     }
+
+
+def adopt(state: S, new: Any) -> S:
+    """Return ``state`` with what every solver's state has taken from ``new``."""
+    return state._replace(
+        x=new.x, value=new.value, grad=new.grad, status=new.status, counts=new.counts
+    )
 
 
 def verdict(value: Array, grad: Array, gtol: float) -> Array:

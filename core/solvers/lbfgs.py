@@ -80,7 +80,7 @@ class LBFGS(QuasiNewton):
         """Return the state to start from ``x``, of shape (n,)."""
         return LBFGSState(
             **unevaluated(x),
-            memory=Memory.none(x, self.memory or _affordable(x.shape[0])),
+            memory=Memory.none(x, self.memory or affordable(x.shape[0])),
             step_length=like(x, 0.0),
         )
 
@@ -106,6 +106,6 @@ class LBFGS(QuasiNewton):
         )
 
 
-def _affordable(n: int) -> int:
-    """Return how many pairs to keep of ``n`` variables."""
+def affordable(n: int) -> int:
+    """Return how many pairs of ``n`` variables are kept by default."""
     return min(max(n, FEWEST), MOST, max(ENTRIES // max(n, 1), FLOOR))

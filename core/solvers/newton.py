@@ -6,7 +6,17 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ..arrays import Array, dot, eps, identity_like, integer_like, like, namespace, norm
+from ..arrays import (
+    Array,
+    boolean_like,
+    dot,
+    eps,
+    identity_like,
+    integer_like,
+    like,
+    namespace,
+    norm,
+)
 from ..flow import Flow
 from ..globalize.line_search import goldstein
 from ..krylov.truncated_cg import NewtonStep
@@ -32,6 +42,8 @@ class NewtonState(NamedTuple):
     """What is remembered of earlier Hessians; without any rows where nothing is."""
     step_length: Array
     """The last one, in units of the direction; 0 if no step was taken."""
+    secant: Array
+    """Whether the pairs make the next step; ``value`` and ``grad`` are then those of ``x``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +68,8 @@ class LineSearchNewton(Solver):
     ) -> NewtonStep:
         """Return the direction for gradient ``g``; where not ``active``, at no cost."""
 
-    def _memory(self) -> int:
-        """Return how many pairs are remembered."""
+    def _memory(self, n: int) -> int:
+        """Return how many pairs of ``n`` variables are remembered."""
         return 0
 
     def needs(self) -> frozenset[Product]:
@@ -68,8 +80,9 @@ class LineSearchNewton(Solver):
         """Return the state to start from ``x``, of shape (n,)."""
         return NewtonState(
             **unevaluated(x),
-            memory=Memory.none(x, self._memory()),
+            memory=Memory.none(x, self._memory(x.shape[0])),
             step_length=like(x, 0.0),
+            secant=boolean_like(x, False),
         )
 
     def step(self, oracle: Oracle, state: NewtonState, *data: Any) -> NewtonState:
@@ -97,7 +110,7 @@ class LineSearchNewton(Solver):
         stuck = active & (search.step == 0)
         stalled = stuck & ~state.memory.any()
         values = search.tries + (0 if sample.ratio is sample.gradient else 1)
-        return NewtonState(
+        return state._replace(
             x=xp.where(search.step > 0, x + search.step * d, x),
             value=f,
             grad=g,

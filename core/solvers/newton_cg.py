@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from ..arrays import Array, integer_like, namespace
 from ..flow import Flow
 from ..krylov.residual import conjugate_residual
 from ..krylov.truncated_cg import NewtonStep, truncated_cg
-from ..oracle import Point
+from ..oracle import Oracle, Point
 from ..pairs import Memory
-from .newton import LineSearchNewton
+from .enriched import arrived, quasi_newton
+from .lbfgs import affordable
+from .newton import LineSearchNewton, NewtonState
+
+#: Pairs kept by default where they only precondition.
+PAIRS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +37,15 @@ class NewtonCG(LineSearchNewton):
         The residual is brought below this part of the gradient, both in the preconditioner's norm.
     max_inner : int, optional
         Most products per step; by default max(2n, 50) (JSOSolvers.jl, trunk).
-    memory : int
-        Pairs kept for the preconditioner; 0 goes without.
+    memory : int, optional
+        Pairs kept for the preconditioner; 0 goes without. By default 10, or as many as
+        :class:`LBFGS` keeps where its steps are taken.
+    quasi_newton : bool
+        Whether steps of :class:`LBFGS`, which take no product, go on where curvature is positive;
+        only where there are pairs, and the function is fixed.
+    fixed : bool
+        Whether the function is one and the same at each step, so that the change of the gradient
+        teaches a pair; :func:`osculant.minimize` sets it.
     attempts : int
         Most steps tried in one line search.
     gtol : float
@@ -43,9 +55,14 @@ class NewtonCG(LineSearchNewton):
     -----
     A step costs a gradient, the products of the inner iterations, and a forward pass for each step
     length tried. The fixed forcing converges linearly at the least; with the preconditioner, a
-    tighter one spends more products than it saves steps. At a start whose gradient is exactly zero
-    there is nothing to go on: a saddle point is reported as converged. From any other gradient
-    above ``gtol`` a strict saddle is left.
+    tighter one spends more products than it saves steps. A gradient within ``gtol`` is enough to
+    stop: a saddle point that is the start, or that the steps come so close to, is reported as
+    converged. :class:`TrustRegion` confirms its minima.
+
+    On a fixed function a step along which the curvature came out positive is followed by those of
+    L-BFGS, from the same pairs and those of the steps, for as long as its line search finds one
+    (the enriched method of Morales and Nocedal, Comput. Optim. Appl. 21 (2002) 143-154, as in
+    :class:`TrustRegion`).
 
     Examples
     --------
@@ -60,7 +77,9 @@ class NewtonCG(LineSearchNewton):
     inner: Literal["cg", "cr"] = "cg"
     forcing: float = 0.5
     max_inner: int | None = None
-    memory: int = 10
+    memory: int | None = None
+    quasi_newton: bool = True
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,13 +87,39 @@ class NewtonCG(LineSearchNewton):
             raise ValueError(f"inner is {self.inner!r}; it must be 'cg' or 'cr'")
         if not 0 < self.forcing < 1:
             raise ValueError(f"forcing is {self.forcing}; it must lie between 0 and 1")
-        if self.memory < 0:
+        if self.memory is not None and self.memory < 0:
             raise ValueError(f"memory is {self.memory}; it must be zero or positive")
         if self.max_inner is not None and self.max_inner < 1:
             raise ValueError(f"max_inner is {self.max_inner}; at least one product is needed")
 
-    def _memory(self) -> int:
-        return self.memory
+    def deterministic(self) -> Self:
+        """Return this solver for one fixed function."""
+        return replace(self, fixed=True)
+
+    def step(self, oracle: Oracle, state: NewtonState, *data: Any) -> NewtonState:
+        """Return the state after one direction and its line search, or a step by the pairs."""
+        if not self._enriched():
+            return super().step(oracle, state, *data)
+        newton, secant, flow = super().step, state.secant, oracle.flow
+
+        def by_pairs(old: NewtonState) -> NewtonState:
+            new, step_length = quasi_newton(oracle, old, self.gtol, *data)
+            return new._replace(step_length=step_length)
+
+        def by_products(old: NewtonState) -> NewtonState:
+            new = newton(oracle, old, *data)
+            return arrived(oracle, old.x, new, new.step_length > 0, *data)
+
+        return flow.when(~secant, by_products, flow.when(secant, by_pairs, state))
+
+    def _enriched(self) -> bool:
+        """Whether steps by the pairs, which those of one fixed function teach, take turns."""
+        return self.quasi_newton and self.fixed and self.memory != 0
+
+    def _memory(self, n: int) -> int:
+        if self.memory is not None:
+            return self.memory
+        return affordable(n) if self._enriched() else PAIRS
 
     def _direction(
         self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow

@@ -26,11 +26,12 @@ from ..krylov.lanczos import Minimiser, Subspace, lanczos, minimise, ritz_pairs
 from ..krylov.secular import Reach
 from ..norms import Norm, Spherical, length
 from ..oracle import Oracle, Point, Product
-from ..pairs import Memory, Pairs, teaches
+from ..pairs import Memory, Pairs
 from ..result import Counts, Status
 from ..samples import split
 from .base import Solver, unevaluated, verdict
-from .lbfgs import LBFGS, LBFGSState
+from .enriched import arrived, quasi_newton
+from .lbfgs import LBFGS
 
 #: Most directions of a Lanczos subspace, if not told otherwise: each keeps two vectors.
 SUBSPACE = 30
@@ -149,40 +150,16 @@ class RegularizedNewton(Solver):
             return self._newton(oracle, state, *data)
         settled = verdict(state.value, state.grad, self.gtol) == Status.CONVERGED.value
         secant, flow = state.secant & ~(settled & bool(self.second_order)), oracle.flow
-        state = flow.when(secant, lambda s: self._quasi_newton(oracle, s, *data), state)
-        return flow.when(
-            ~secant, lambda s: _arrived(oracle, s.x, self._newton(oracle, s, *data), *data), state
-        )
 
-    def _quasi_newton(
-        self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
-    ) -> RegularizedNewtonState:
-        """Return the state after a step of L-BFGS; where it finds none, products are next."""
-        start = LBFGSState(
-            x=state.x,
-            value=state.value,
-            grad=state.grad,
-            status=state.status,
-            counts=state.counts,
-            memory=state.memory,
-            step_length=state.step_norm,
-        )
-        new = LBFGS(gtol=self.gtol, fixed=True).step(oracle, start, *data)
-        moved, xp = new.step_length > 0, namespace(new.x)
-        memory = new.memory._replace(  # a failed search forgets them
-            R_inv=xp.where(moved, new.memory.R_inv, state.memory.R_inv),
-            gamma=xp.where(moved, new.memory.gamma, state.memory.gamma),
-        )
-        return state._replace(
-            x=new.x,
-            value=new.value,
-            grad=new.grad,
-            status=new.status,
-            counts=new.counts,
-            step_norm=norm(new.x - state.x),
-            secant=moved,
-            memory=memory,
-        )
+        def by_pairs(old: RegularizedNewtonState) -> RegularizedNewtonState:
+            new, _ = quasi_newton(oracle, old, self.gtol, *data)
+            return new._replace(step_norm=norm(new.x - old.x))
+
+        def by_products(old: RegularizedNewtonState) -> RegularizedNewtonState:
+            new = self._newton(oracle, old, *data)
+            return arrived(oracle, old.x, new, new.step_norm > 0, *data)
+
+        return flow.when(~secant, by_products, flow.when(secant, by_pairs, state))
 
     def _newton(
         self, oracle: Oracle, state: RegularizedNewtonState, *data: Any
@@ -324,26 +301,6 @@ class RegularizedNewton(Solver):
         xp, size = namespace(g), norm(g)
         unit = g / xp.where(size > 0, size, like(size, 1.0))
         return size * xp.sqrt(dot(unit, self.norm.solve(norm_state, unit)))
-
-
-def _arrived(
-    oracle: Oracle, x: Array, new: RegularizedNewtonState, *data: Any
-) -> RegularizedNewtonState:
-    """Return ``new`` with the value and gradient where its step from ``x`` ends, and their pair."""
-
-    def look(new: RegularizedNewtonState) -> RegularizedNewtonState:
-        pt = oracle.at(new.x, *data)
-        s, y = new.x - x, pt.grad - new.grad
-        taught = teaches(s, y)
-        return new._replace(
-            value=pt.value,
-            grad=pt.grad,
-            counts=new.counts.add(gradients=1),
-            secant=taught,
-            memory=new.memory.own(oracle.flow).push(s, y, taught, oracle.flow),
-        )
-
-    return oracle.flow.cond(new.step_norm > 0, look, lambda new: new, new)
 
 
 def _newest(old: Memory, new: Pairs) -> Memory:
