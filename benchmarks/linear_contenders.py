@@ -13,19 +13,22 @@ from sklearn.svm import LinearSVC
 
 import osculant
 from osculant.core.oracle import Oracle, Point
+from osculant.core.solvers import Solver
 from osculant.problems.models import logistic_regression, squared_hinge_svm
 from osculant.testing import Wrapped, WrappedPoint
 
 SUBOPTIMALITY = 1e-8
 MANY = 100_000
-OURS = (
-    "newton-krylov",
-    "trust-region",
-    "newton-cg",
-    "cubic-regularization",
-    "lbfgs",
-    "auto",
-)
+OURS: dict[str, str | Solver] = {
+    "newton-krylov": "newton-krylov",
+    "trust-region": "trust-region",
+    "trust-region, products": osculant.TrustRegion(quasi_newton=False, second_order=False),
+    "newton-cg": "newton-cg",
+    "newton-cg, products": osculant.NewtonCG(quasi_newton=False),
+    "cubic-regularization": "cubic-regularization",
+    "lbfgs": "lbfgs",
+    "auto": "auto",
+}
 SCIPY: dict[str, dict[str, Any]] = {
     "trust-ncg": {"gtol": 1e-14},
     "trust-krylov": {"gtol": 1e-14},
@@ -171,7 +174,7 @@ class Task:
     def value(self, x: np.ndarray) -> float:
         return float(self.tape.value(x, self.X, self.y))
 
-    def ours(self, method: str, kind: str, X: Any) -> None:
+    def ours(self, method: str | Solver, kind: str, X: Any) -> None:
         if kind == "tape":
             oracle: Oracle = Watched(self.tape, self.target)
             data = (X, self.y)
@@ -208,8 +211,8 @@ class Contender(NamedTuple):
 
 def contenders(task: Task) -> Iterator[Contender]:
     for kind in ("tape", "hand"):
-        for method in OURS:
-            yield Contender(f"osculant {method}", kind, partial(task.ours, method, kind))
+        for name, method in OURS.items():
+            yield Contender(f"osculant {name}", kind, partial(task.ours, method, kind))
         for method in SCIPY:
             yield Contender(f"SciPy {method}", kind, partial(task.scipy, method, kind))
     logistic = task.name == "logistic regression"
