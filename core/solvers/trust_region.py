@@ -64,7 +64,9 @@ class TrustRegion(RegularizedNewton):
         Most trial steps per subproblem; 10 as in trunk.
     quasi_newton : bool
         Whether steps of :class:`LBFGS`, which take no product, go on where curvature is positive;
-        only where there are pairs, and the function is fixed and its Hessian the curvature.
+        only where there are pairs, and the function is fixed and its Hessian the curvature. They
+        pay in curved valleys; on convex problems whose products are cheap False can halve the time
+        (``docs/reports/linear-models.md``).
     second_order : bool, optional
         Whether a small gradient is not enough to stop: the model must also promise a decrease of
         no more than max(eps^(2/3), gtol^(3/2)) max(1, |f|), on a subspace that a fixed vector of no
