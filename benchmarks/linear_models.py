@@ -215,7 +215,7 @@ What came out, in passes and in seconds of the processor:
   were counted: two thirds of SciPy's Newton-CG on the logistic loss and less than half on the
   hinge, about a third and a quarter of L-BFGS-B.
 - **Seconds.** It is ahead of SciPy's trust-ncg and L-BFGS-B with either kind of derivatives and on
-  both problems, by factors of 1.7 to 4.5, and of SciPy's Newton-CG, which was the fastest before;
+  both problems, by factors of 1.7 to 4.7, and of SciPy's Newton-CG, which was the fastest before;
   but with hand-written derivatives on the logistic loss, where these two are level.
 - **The defaults** of the trust region, of cubic regularisation and of Newton-CG step by pairs in
   between, which pays where valleys curve. On these convex problems, where a Hessian product costs
