@@ -110,6 +110,10 @@ def measure(
     return times, probes
 
 
+#: Room for a letter of a name in the figure, and for a line of it, in pixels.
+WIDE, HIGH = 5, 10
+
+
 class Result(NamedTuple):
     """One loss: the rows of its table."""
 
@@ -161,8 +165,9 @@ def draw(results: list[Result], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(results), figsize=(13, 5.5))
+    figure, axes = plt.subplots(1, len(results), figsize=(13, 5.5), layout="constrained")
     for axis, result in zip(axes, results, strict=True):
+        named = []
         for name, kind, count, spent in result.rows:
             if math.isnan(count):
                 continue
@@ -175,22 +180,34 @@ def draw(results: list[Result], path: Path) -> None:
                 color="C0" if mine else "C1",
                 fillstyle="full" if kind == "tape" else "none",
             )
-            axis.annotate(
-                name.split()[1], (count, y), fontsize=7, xytext=(4, 3), textcoords="offset points"
-            )
+            named.append((y, count, name.partition(" ")[2]))
         axis.set(
             title=result.name,
             xlabel="passes over the data",
             ylabel="seconds of the processor, median",
         )
         axis.set(xscale="log", yscale="log")
-        axis.margins(x=0.15)  # room for the names
+        axis.margins(x=0.2, y=0.1)  # room for the names
+        label(axis, sorted(named))
     axes[0].plot([], [], "oC0", label="osculant")
     axes[0].plot([], [], "sC1", label="SciPy")
     axes[0].plot([], [], "ok", fillstyle="none", label="hollow: hand-written derivatives")
     axes[0].legend(fontsize=8)
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+def label(axis: Any, named: list[tuple[float, float, str]]) -> None:
+    """Write names beside their points, from the lowest up, each above those in its way."""
+    axis.autoscale_view()
+    taken: list[tuple[float, float, float]] = []
+    for y, x, name in named:
+        left, bottom = axis.transData.transform((x, y))
+        right = left + WIDE * len(name)
+        while any(left < b and a < right and abs(bottom - c) < HIGH for a, b, c in taken):
+            bottom += 1
+        taken.append((left, right, bottom))
+        place = axis.transData.inverted().transform((left + 5, bottom))
+        axis.annotate(name, place, fontsize=7, va="center")
 
 
 def write(results: list[Result], repeats: int) -> None:
