@@ -79,7 +79,7 @@ def method(solver: Solver | str = "auto") -> Callable[..., Any]:
 
 
 #: What of a solution SciPy's users look for.
-_REPORTED = "x fun jac success status message nit nfev njev nhev".split()  # noqa: SIM905
+_REPORTED = ("x", "fun", "jac", "success", "status", "message", "nit", "nfev", "njev", "nhev")
 
 
 def _oracle(fun: Callable[..., Any], x0: Any, jac: Any, hess: Any, hessp: Any) -> Oracle:

@@ -6,11 +6,11 @@ import math
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ..arrays import Array, eps, max_abs
+from ..arrays import Array, max_abs
 from ..oracle import Oracle
 from ..result import Solution, Status
 from ..solvers.base import Solver
-from .run import Callback, Run, check_limits
+from .run import Callback, Run, check_limits, default_tolerance
 
 
 class _Tolerances(NamedTuple):
@@ -102,7 +102,7 @@ def _tolerances(
             raise ValueError(f"{name} is {value}; it must be zero or positive")
     absolute = atol if tol is None else tol
     if absolute is None:
-        absolute = solver.gtol or (0.0 if rtol else eps(x) ** 0.375)
+        absolute = solver.gtol if rtol else default_tolerance(solver, x)
     return _Tolerances(float(absolute), rtol or 0.0, ftol or 0.0, xtol or 0.0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ..arrays import Array, like, namespace, norm
+from ..arrays import Array, eps, like, namespace, norm
 from ..errors import ProductUnavailable
 from ..history import History
 from ..oracle import Oracle
@@ -254,6 +254,11 @@ def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
     if not bool(xp.all(xp.isfinite(x))):
         raise ValueError("the start has entries that are not finite")
     check_solver(oracle, solver)
+
+
+def default_tolerance(solver: Solver, x: Array) -> float:
+    """Return the largest gradient entry at which to stop on a fixed function, if none is given."""
+    return solver.gtol or eps(x) ** 0.375
 
 
 def check_limits(**limits: float | None) -> None:

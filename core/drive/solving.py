@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..arrays import Array, eps, integer_like, namespace
+from ..arrays import Array, integer_like, namespace
 from ..oracle import Oracle
 from ..result import Counts, Status
 from ..solvers.base import Solver
-from .run import check_solver
+from .run import check_solver, default_tolerance
 
 
 class Solved(NamedTuple):
@@ -65,7 +65,7 @@ def solve(
     Solved
     """
     check_solver(oracle, solver)
-    gtol = atol if atol is not None else solver.gtol or eps(x0) ** 0.375
+    gtol = default_tolerance(solver, x0) if atol is None else atol
     solver = replace(solver.deterministic(), gtol=gtol)
 
     def going(turn: _Turn) -> Array:

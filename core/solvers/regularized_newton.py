@@ -29,9 +29,9 @@ from ..oracle import Oracle, Point, Product
 from ..pairs import Memory, Pairs
 from ..result import Counts, Status
 from ..samples import split
-from .base import Solver, unevaluated, verdict
+from .base import PRODUCTS, Solver, unevaluated, verdict
 from .enriched import arrived, quasi_newton
-from .lbfgs import LBFGS
+from .lbfgs import affordable
 
 #: Most directions of a Lanczos subspace, if not told otherwise: each keeps two vectors.
 SUBSPACE = 30
@@ -85,7 +85,7 @@ class RegularizedNewton(Solver):
     fixed: bool = False
 
     def __post_init__(self) -> None:
-        if self.curvature not in ("hessian", "gauss-newton"):
+        if self.curvature not in PRODUCTS:
             raise ValueError(
                 f"curvature is {self.curvature!r}; it must be 'hessian' or 'gauss-newton'"
             )
@@ -120,7 +120,7 @@ class RegularizedNewton(Solver):
 
     def needs(self) -> frozenset[Product]:
         """Products that the oracle must offer."""
-        return frozenset({Product.HVP if self.curvature == "hessian" else Product.GGN})
+        return frozenset({Product(PRODUCTS[self.curvature].product)})
 
     def deterministic(self) -> Self:
         """Return this solver for one fixed function."""
@@ -129,16 +129,15 @@ class RegularizedNewton(Solver):
 
     def init(self, oracle: Oracle, x: Array, *data: Any) -> RegularizedNewtonState:
         """Return the state to start from ``x``, of shape (n,)."""
-        zero, memory = like(x, 0.0), Memory.none(x, 0)
-        if self._learns():
-            memory = LBFGS(memory=self.memory).init(oracle, x).memory
+        zero = like(x, 0.0)
+        pairs = (self.memory or affordable(x.shape[0])) if self._learns() else 0
         return RegularizedNewtonState(
             **unevaluated(x),
             radius=zero,
             step_norm=zero,
             rejected=integer_like(x, 0),
             secant=boolean_like(x, False),
-            memory=memory,
+            memory=Memory.none(x, pairs),
             norm=self.norm.init(x),
         )
 
@@ -209,7 +208,6 @@ class RegularizedNewton(Solver):
         )
         stalled = active & ~trial.accepted & (tiny | (trial.size == 0))
         stop = xp.where(flat, integer_like(g, Status.CONVERGED), integer_like(g, Status.STALLED))
-        products = "hvps" if self.curvature == "hessian" else "ggns"
         return RegularizedNewtonState(
             x=xp.where(trial.accepted, x + s, x),
             value=f,
@@ -218,7 +216,7 @@ class RegularizedNewton(Solver):
             counts=state.counts.add(
                 gradients=1 + int(apart) + trial.gradients,
                 values=int(judged_apart) + trial.tries + longer.tries,
-                **{products: model.products},
+                **{PRODUCTS[self.curvature].counted: model.products},
             ),
             radius=xp.where(active, self._resized(trial, longer.factor), state.radius),
             step_norm=norm(s),
@@ -290,7 +288,7 @@ class RegularizedNewton(Solver):
         return tolerance * xp.maximum(xp.abs(f), like(f, 1.0))
 
     def _matvec(self, pt: Point) -> Callable[[Array], Array]:
-        return pt.hvp if self.curvature == "hessian" else pt.ggn
+        return getattr(pt, PRODUCTS[self.curvature].product)
 
     def _rtol(self, g: Array) -> Array:
         xp = namespace(g)
