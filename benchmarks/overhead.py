@@ -8,7 +8,9 @@ one Hessian product. JAX: the compiled step, which takes the memory of the last 
 host loops, against the same evaluations, compiled one by one. Where a step takes products its
 gradients are linearisations that they can be taken from, which keep more than a gradient does.
 
-Processor time on one core; medians of rounds in which what is compared takes turns.
+Processor time on one core; medians of rounds in which what is compared takes turns. glibc is told
+to keep freed memory (``memory.py``; ``--fresh`` leaves it alone): a step needs more than one of its
+evaluations does, and where only the step is above glibc's limit, its pages would be what is timed.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if hasattr(os, "sched_setaffinity"):  # XLA starts as many threads as there are cores
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
+import memory
 import numpy as np
 import optree
 
@@ -179,7 +182,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--backends", default="numpy,torch,jax")
     parser.add_argument("--solvers", default="", help="parts of names, by commas; all by default")
+    parser.add_argument("--fresh", action="store_true", help="leave freed memory to glibc")
     args = parser.parse_args()
+    if not args.fresh:
+        memory.keep()
     wanted = [part for part in args.solvers.split(",") if part]
     names = [n for n in SOLVERS if not wanted or any(part in n for part in wanted)]
     print(f"{'-'.join(map(str, WIDTHS))}, float32, batch {args.batch}, {args.steps} steps\n")

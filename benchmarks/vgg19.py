@@ -13,13 +13,13 @@ from __future__ import annotations
 from tape import seconds
 
 import argparse  # isort: skip
-import ctypes
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import memory
 import numpy as np
 import optree
 
@@ -38,14 +38,6 @@ ROWS = {
     "jax": ("JAX, jitted", "linearised gradient", "complex step"),
 }
 GRADIENT = "gradient"
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep what is freed: fetching vectors of 160 MB anew would be what is timed."""
-    trim_threshold, mmap_threshold = -1, -3
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option in (trim_threshold, mmap_threshold):
-            mallopt(option, 2**31 - 1)
 
 
 def calls(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
@@ -155,7 +147,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/reports"))
     options = parser.parse_args()
-    keep_memory()
+    memory.keep()
     timed, differences = calls(options)
     medians = seconds(timed, options.repeats, time.process_time)
     rows = table(medians, differences)
