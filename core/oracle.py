@@ -67,18 +67,34 @@ class Objective(NamedTuple):
     def outputs(self, params: Any, data: tuple[Any, ...]) -> Any:
         """Return the model's outputs."""
         assert self.model is not None
-        return self.model(params, *data[:-1])
+        return _call(self.model, params, *data[:-1])
 
     def loss_of(self, outputs: Any, data: tuple[Any, ...]) -> Any:
         """Return the loss of the model's outputs."""
         assert self.loss is not None
-        return self.loss(outputs, *data[-1:])
+        return _call(self.loss, outputs, *data[-1:])
 
     def __call__(self, params: Any, *data: Any) -> Any:
         """Return the scalar."""
         if self.fun is not None:
-            return self.fun(params, *data)
+            return _call(self.fun, params, *data)
         return self.loss_of(self.outputs(params, data), data)
+
+
+_KIND = (
+    "The function is called with arrays of the framework that the parameters are from. If it was "
+    "written for another, give it its own: jax.numpy.asarray(x0) for jax.numpy, and so on."
+)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the user, and note what an error may come from."""
+    try:
+        return function(*arguments)
+    except (TypeError, AttributeError) as error:
+        if _KIND not in getattr(error, "__notes__", ()):
+            error.add_note(_KIND)
+        raise
 
 
 class Oracle(ABC):

@@ -458,6 +458,25 @@ def test_start_that_requires_grad_is_taken_as_it_stands():
     assert solution.success and not solution.x.requires_grad and x0.grad is None
 
 
+def test_a_function_for_arrays_of_another_framework_is_told_of_them():
+    def sum_of_squares(x):
+        return x.square_of_a_framework()
+
+    def with_dim(z):
+        return np.sum(z, dim=0)
+
+    for oracle in (
+        osculant.oracle(sum_of_squares, np.ones(2)),
+        osculant.oracle(model=sum_of_squares, loss=with_dim, params=np.ones(2)),
+        osculant.oracle(model=lambda x: x, loss=with_dim, params=np.ones(2)),
+        osculant.oracle(sum_of_squares, np.ones(2), products="complex-step"),
+    ):
+        with pytest.raises((TypeError, AttributeError)) as caught:
+            osculant.minimize(oracle, np.ones(2))
+        (note,) = caught.value.__notes__
+        assert "framework" in note and "x0" in note
+
+
 def test_a_start_without_entries_is_refused():
     with pytest.raises(ValueError, match="no entries"):
         osculant.minimize(lambda x: (x**2).sum(), np.ones(0))
