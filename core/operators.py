@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .arrays import Array
+from .flow import EAGER, Flow
+from .krylov.linear_solve import LinearSolution, linear_solve
 from .structure import Structure
 
 
@@ -23,6 +25,8 @@ class Operator:
         Size, dtype and namespace of the vectors.
     scale, shift : float
         Coefficients of A and of the identity.
+    flow : Flow
+        Control flow for :meth:`solve`: that of the oracle whose products they are.
 
     Examples
     --------
@@ -51,9 +55,12 @@ class Operator:
         structure: Structure,
         scale: float = 1.0,
         shift: float = 0.0,
+        *,
+        flow: Flow = EAGER,
     ) -> None:
         self._product = product
         self.structure = structure
+        self.flow = flow
         self.scale = scale
         self.shift = shift
 
@@ -90,7 +97,7 @@ class Operator:
             return self._with(self.scale, self.shift + _real(other))
         if other.structure != self.structure:
             raise ValueError("the operators are of different parameters")
-        return Operator(lambda V: self @ V + other @ V, self.structure)
+        return Operator(lambda V: self @ V + other @ V, self.structure, flow=self.flow)
 
     __radd__ = __add__
 
@@ -112,7 +119,74 @@ class Operator:
         return self * -1.0
 
     def _with(self, scale: float, shift: float) -> Operator:
-        return Operator(self._product, self.structure, scale, shift)
+        return Operator(self._product, self.structure, scale, shift, flow=self.flow)
+
+    def solve(
+        self,
+        b: Array,
+        *,
+        rtol: float = 1e-5,
+        atol: float = 0.0,
+        maxiter: int | None = None,
+        preconditioner: Callable[[Array], Array] | None = None,
+    ) -> LinearSolution:
+        """Solve A x = b by conjugate gradients, where the arrays are, also under a tracer.
+
+        Parameters
+        ----------
+        b : array of shape (n,) or (n, k)
+            With k columns, each product is one of (n, k).
+        rtol, atol : float
+            A column ends once |b - A x| <= max(rtol |b|, atol); SciPy's defaults.
+        maxiter : int, optional
+            Most products; 10 n, SciPy's default, if it is not given.
+        preconditioner : callable, optional
+            Maps V, of the shape of b, to P^-1 V with P positive definite and close to A.
+
+        Returns
+        -------
+        LinearSolution
+            ``x``, and of each column whether it ``converged``, and whether it was ``indefinite``:
+            A must be positive definite, and a column that meets a direction of another curvature
+            ends there. ``pt.G`` with a positive shift always is, ``pt.H`` is near a minimum.
+
+        Raises
+        ------
+        ValueError
+            If b has another shape.
+
+        Examples
+        --------
+        >>> import numpy as np, osculant
+        >>> pt = osculant.oracle(lambda x: (x**4).sum(), np.ones(2)).at(np.ones(2))
+        >>> (pt.H + 0.5).solve(np.array([25.0, 12.5])).x
+        array([2., 1.])
+        """
+        n = self.structure.size
+        if b.ndim not in (1, 2) or b.shape[0] != n:
+            raise ValueError(f"b has the shape {tuple(b.shape)}; it must be ({n},) or ({n}, k)")
+        precondition = preconditioner or (lambda V: V)
+        options: dict[str, Any] = {
+            "rtol": rtol,
+            "atol": atol,
+            "maxiter": 10 * n if maxiter is None else maxiter,
+            "flow": self.flow,
+        }
+        if b.ndim == 2:
+            return linear_solve(self.__matmul__, b, precondition=precondition, **options)
+        one = linear_solve(
+            lambda V: (self @ V[:, 0])[:, None],
+            b[:, None],
+            precondition=lambda V: precondition(V[:, 0])[:, None],
+            **options,
+        )
+        return LinearSolution(
+            x=one.x[:, 0],
+            residual=one.residual[0, ...],
+            converged=one.converged[0, ...],
+            indefinite=one.indefinite[0, ...],
+            iterations=one.iterations,
+        )
 
     def to_scipy(self) -> Any:
         """Return a :class:`scipy.sparse.linalg.LinearOperator` over NumPy arrays.

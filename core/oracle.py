@@ -347,13 +347,13 @@ class Point(ABC):
     def H(self) -> Operator:
         """The Hessian as an operator: ``pt.H @ V``, ``(pt.H + 0.1).to_scipy()``."""
         self._require(Product.HVP)
-        return Operator(self.hvp, self.oracle.structure)
+        return Operator(self.hvp, self.oracle.structure, flow=self.oracle.flow)
 
     @property
     def G(self) -> Operator:
         """The generalised Gauss-Newton matrix as an operator."""
         self._require(Product.GGN)
-        return Operator(self.ggn, self.oracle.structure)
+        return Operator(self.ggn, self.oracle.structure, flow=self.oracle.flow)
 
     # ---------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def _fisher(point: Point, U: Array, reduction: Reduction) -> Operator:
         inner = xp.matmul(xp.matrix_transpose(U), columns)  # u_i'J_i v: draws x columns
         return point.vjp(xp.reshape(weight * xp.matmul(U, inner), tuple(JV.shape)))
 
-    return Operator(product, point.oracle.structure)
+    return Operator(product, point.oracle.structure, flow=point.oracle.flow)
 
 
 def categorical(logits: Array, seed: int) -> Array:
