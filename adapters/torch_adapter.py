@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import optree
 import torch
 
 from ..backends.torch_oracle import TorchOracle, TorchPoint, check_graph, graph_nodes
@@ -109,9 +110,14 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.solver = as_solver(solver)
         self.buffers = list(buffers)
         self._trained: list[torch.nn.Parameter] = []  # in the last step
+        self._template: Any = None  # state of the solver that it was made of, on no device
+        self._made_for: Solver | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: self.__dict__[name] for name in ("solver", "buffers", "_trained")}
+        own = {
+            name: self.__dict__[name]
+            for name in ("solver", "buffers", "_trained", "_template", "_made_for")
+        }
         return {**super().__getstate__(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -157,7 +163,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         start = oracle.ravel(list(oracle.parameters))
         state = self._load(oracle, start)
         try:
-            state = self.solver.step(oracle, state)
+            state = oracle.flow.jit(self.solver.step, donate=(1,))(oracle, state)
             end = start + self._fractions(start) * (state.x - start)
         except BaseException as error:
             oracle.place(start)
@@ -201,15 +207,19 @@ class SolverOptimizer(torch.optim.Optimizer):
     def _load(self, oracle: ClosureOracle, x: Array) -> Any:
         if self._trained and not _same(self._trained, oracle.parameters):
             self.state.clear()
+            self._made_for = None
         self._trained = oracle.parameters
-        fresh = self.solver.init(oracle, x)
         kept = self.state[oracle.parameters[0]]
         if not kept:
             check_start(oracle, x, self.solver)
+        if not kept or self._made_for is not self.solver:
+            fresh = self.solver.init(oracle, x)
+            self._template = optree.tree_map(lambda leaf: leaf.to("meta"), fresh._replace(x=None))
+            self._made_for = self.solver
+        if not kept:
             return fresh
         # torch casts a state that it loads to the parameters' dtype: cast counters back.
-        fresh = fresh._replace(x=None)
-        expected = named_leaves(fresh)
+        expected = named_leaves(self._template)
         if {name: leaf.shape for name, leaf in expected.items()} != {
             name: leaf.shape for name, leaf in kept.items()
         }:
@@ -218,7 +228,7 @@ class SolverOptimizer(torch.optim.Optimizer):
                 "parameters: load another, or start anew by optimizer.state.clear()"
             )
         leaves = {name: kept[name].to(value.dtype) for name, value in expected.items()}
-        return rebuild(fresh, leaves)._replace(x=x)
+        return rebuild(self._template, leaves)._replace(x=x)
 
     def _store(self, state: Any) -> None:
         self.state[self._parameters()[0]] = named_leaves(state._replace(x=None))

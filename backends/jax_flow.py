@@ -87,6 +87,8 @@ class JaxFlow(Flow):
         """Return ``rows``, which nothing writes to."""
         return rows
 
+    copied_rows = own_rows
+
     def leading(self, rows: Array, count: Array) -> Array:
         """Return all rows."""
         return rows

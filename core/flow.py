@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from .arrays import Array, namespace
+import optree
+
+from .arrays import Array, is_array, namespace
 
 S = TypeVar("S")
+
+#: The arrays, by ``id``, whose memory the function that is running may take (:meth:`Flow.jit`).
+_DONATED: ContextVar[frozenset[int]] = ContextVar("donated", default=frozenset())
 
 
 class Flow:
@@ -78,7 +84,14 @@ class Flow:
         return rows
 
     def own_rows(self, rows: Array) -> Array:
-        """Return ``rows`` for :meth:`put`: a copy, where it writes to what it is given."""
+        """Return ``rows`` for :meth:`put`: where it writes to them, a copy if they are not donated.
+
+        Who reads the rows given, too, wants :meth:`copied_rows`.
+        """
+        return rows if id(rows) in _DONATED.get() else self.copied_rows(rows)
+
+    def copied_rows(self, rows: Array) -> Array:
+        """Return ``rows`` for :meth:`put`, which leaves those given as they are."""
         return namespace(rows).asarray(rows, copy=True)
 
     def leading(self, rows: Array, count: Array) -> Array:
@@ -105,11 +118,26 @@ class Flow:
             Positions of arguments whose memory the results may take, after which they are gone:
             what the function returned itself, and nobody else holds, or what :meth:`own` returned.
         """
-        return function
+        if not donate:
+            return function
+
+        def taking(*args: Any) -> Any:
+            leaves = (leaf for i in donate for leaf in optree.tree_leaves(args[i]))
+            before = _DONATED.set(frozenset(map(id, leaves)))
+            try:
+                return function(*args)
+            finally:
+                _DONATED.reset(before)
+
+        return taking
 
     def own(self, tree: S) -> S:
         """Return ``tree`` in arrays that are nobody else's, nor twice in it, to be donated."""
-        return tree
+
+        def copied(leaf: Any) -> Any:
+            return namespace(leaf).asarray(leaf, copy=True) if is_array(leaf) else leaf
+
+        return optree.tree_map(copied, tree)
 
 
 EAGER = Flow()

@@ -78,9 +78,12 @@ class Memory(NamedTuple):
         return namespace(self.R_inv).any(self.R_inv != 0)
 
     def own(self, flow: Flow) -> Memory:
-        """Return these pairs for :meth:`push`, whose caller does not own them."""
-        S, Y = self.pairs
-        return self._replace(pairs=Pairs(flow.own_rows(S), flow.own_rows(Y)))
+        """Return these pairs for :meth:`push`, by whose caller they are not read any more."""
+        return self._replace(pairs=Pairs(*map(flow.own_rows, self.pairs)))
+
+    def copied(self, flow: Flow) -> Memory:
+        """Return these pairs for :meth:`push`, which leaves those given as they are."""
+        return self._replace(pairs=Pairs(*map(flow.copied_rows, self.pairs)))
 
     def push(self, s: Array, y: Array, where: Array, flow: Flow) -> Memory:
         """Return the pairs with (s, y) in place of the oldest, if ``where`` holds.

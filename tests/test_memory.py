@@ -12,7 +12,7 @@ import osculant
 from osculant.core import drive
 from osculant.core.checkpoint import named_leaves
 from osculant.core.drive.run import Run
-from osculant.core.solvers import SGD
+from osculant.core.solvers import SGD, as_solver
 
 X = np.random.default_rng(0).normal(size=(64, 3))
 Y = X @ np.array([1.0, -2.0, 0.5])
@@ -229,6 +229,74 @@ def test_a_step_takes_the_memory_of_the_last_state_unless_that_is_shown(shown):
     gone = {name for name, leaf in named_leaves(old).items() if leaf.is_deleted()}
     assert not gone & {"x", "value", "grad"}
     assert ("memory.pairs.S" in gone) is not shown and bool(gone) is not shown
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "auto", "trust-region"])
+def test_eager_steps_write_pairs_where_the_last_ones_were(backend, method):
+    """Unless somebody may hold them: a callback, or whoever made the first state."""
+    if backend.__name__.endswith("jax_backend"):
+        pytest.skip("a compiled step is tested above")
+    x = backend.from_numpy(np.linspace(-1.0, 1.0, 8))
+    oracle = osculant.oracle(lambda x: (x**4).sum() + (x**2).sum() / 2, x)
+    solver = as_solver(method).deterministic()
+
+    def rows(state):
+        return (state.lbfgs if method == "auto" else state).memory.pairs.S
+
+    def run(**options):
+        run = Run(oracle, x, solver, gtol=None, **options)
+        states = [run.state]
+        for _ in range(5):
+            run.advance()
+            states.append(run.state)
+        return states
+
+    own, shown, eager = run(), run(callback=print), run(jit=False)
+    assert rows(own[5]) is rows(own[1]) and rows(own[1]) is not rows(own[0])
+    assert not backend.to_numpy(rows(own[0])).any()
+    for states in (shown, eager):
+        assert len({id(rows(state)) for state in states}) > 1
+        np.testing.assert_array_equal(*(backend.to_numpy(s[5].x) for s in (own, states)))
+    again = solver.step(oracle, shown[2])  # is still what it was
+    np.testing.assert_array_equal(backend.to_numpy(rows(again)), backend.to_numpy(rows(shown[3])))
+
+
+@pytest.mark.parametrize("inner", ["cg", "cr"])
+def test_pairs_that_precondition_stay_while_new_ones_are_gathered(inner):
+    x = np.linspace(-1.0, 1.0, 8)
+    oracle = osculant.oracle(lambda x: (x**4).sum() + (np.arange(1.0, 9.0) * x**2).sum() / 2, x)
+    method = osculant.NewtonCG(inner=inner, memory=3, forcing=1e-6, quasi_newton=False)
+    options = {"method": method, "maxiter": 4}
+    donated, copied = (osculant.minimize(oracle, x, jit=jit, **options) for jit in (True, False))
+    np.testing.assert_array_equal(donated.x, copied.x)
+
+
+def test_pairs_of_another_run_are_not_taken():
+    """A function may step a run of its own, in a step that was given its state for good."""
+    inner = osculant.oracle(lambda x: ((x - 1) ** 4).sum(), np.zeros(3))
+    solver = osculant.LBFGS().deterministic()
+    first = solver.step(inner, solver.init(inner, np.zeros(3)))
+    before = first.memory.pairs.S.copy()
+
+    def fun(x):
+        assert solver.step(inner, first).memory.pairs.S is not first.memory.pairs.S
+        return (x**2).sum()
+
+    osculant.minimize(fun, np.ones(2), method="lbfgs")
+    np.testing.assert_array_equal(first.memory.pairs.S, before)
+
+
+def test_torchs_own_loop_writes_pairs_where_the_last_ones_were():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from osculant.adapters import torch_adapter
+
+    x = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+    optimizer = torch_adapter.SolverOptimizer([x], osculant.LBFGS())
+    seen = []
+    for _ in range(4):
+        optimizer.step(lambda: (x**4).sum() + (x**2).sum())
+        seen.append(optimizer.state[x]["memory.pairs.S"])
+    assert seen[1] is seen[2] is seen[3] and seen[0].any()
 
 
 def test_donated_memory_is_used():

@@ -275,6 +275,26 @@ def test_the_state_of_another_optimizer_is_refused(other):
     optimizer.step(closure)
 
 
+def test_the_solver_may_be_changed_for_one_of_the_same_state():
+    x = torch.nn.Parameter(torch.linspace(-1, 1, 4))
+    optimizer = torch_adapter.SolverOptimizer([x], osculant.LBFGS(memory=5))
+    inits = []
+
+    class Watched(osculant.LBFGS):
+        def init(self, oracle, x, *data):
+            inits.append(self)
+            return super().init(oracle, x, *data)
+
+    for solver in (Watched(memory=5), Watched(memory=5, curvature=0.5)):
+        optimizer.solver = solver
+        for _ in range(3):
+            optimizer.step(lambda: (x**4).sum())
+    assert len(inits) == 2  # once each: a state is as large as its pairs
+    optimizer.solver = osculant.LBFGS(memory=3)
+    with pytest.raises(osculant.CheckpointMismatch, match="not one of LBFGS"):
+        optimizer.step(lambda: (x**4).sum())
+
+
 def test_weight_decay_of_a_group_is_refused():
     x = torch.nn.Parameter(torch.ones(1))
     with pytest.raises(ValueError, match="add it to the loss"):

@@ -92,7 +92,7 @@ def conjugate_residual(
         p=zeros,
         Hp=zeros,
         zHz=like(g, 0.0),
-        recent=memory.own(flow),
+        recent=memory.copied(flow),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )

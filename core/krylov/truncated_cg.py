@@ -102,7 +102,7 @@ def truncated_cg(
         r=unit,
         p=-z,
         rz=first,
-        recent=memory.own(flow),
+        recent=memory.copied(flow),
         k=integer_like(g, 0),
         done=boolean_like(g, False),
     )
