@@ -1,9 +1,9 @@
-"""The ``osculant`` command: ``osculant info`` and ``osculant demo``.
+"""The ``osculant`` command: ``osculant info``, ``osculant demo`` and ``osculant bench``.
 
 It is an application on top of the library: what it needs beyond it (the extra ``demo``) is
-imported inside functions, here and in ``demo.py`` and ``demo_report.py``, so that a missing package
-is one sentence and not a traceback; and it alone may set a framework's global option, in
-:func:`_set_precision`.
+imported inside functions, here and in ``demo.py``, ``demo_report.py`` and ``bench.py``, so that a
+missing package is one sentence and not a traceback; and it alone may set a framework's global
+option, in :func:`_set_precision`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import numpy as np
 
 import osculant
 from osculant import backends
+from osculant.bench import subjects
+from osculant.bench import table as times
 from osculant.core.arrays import namespace
 from osculant.core.errors import BackendUnavailable, OsculantError
 from osculant.demo import compare, widths
 from osculant.demo_report import agreement, plot, table, verdict
 from osculant.problems import digits, mlp, mnist
+from osculant.testing import time_products
 
 
 class UsageError(Exception):
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     app.command(info)
     app.command(demo)
+    app.command(bench)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (UsageError, cyclopts.CycloptsError, OsculantError, ImportError, OSError) as error:
@@ -158,6 +162,67 @@ def demo(
         console.print(agreement(runs, tolerance=float(np.finfo(dtype).eps) ** 0.5))
     plot(runs, title, output)
     console.print(f"Curves: {output}")
+
+
+# osculant bench ----------------------------------------------------------------------------
+
+
+def bench(
+    *,
+    backend: str = "all",
+    network: Literal["mlp", "lenet5", "resnet18", "transformer"] = "mlp",
+    products: str = "autodiff",
+    batch_size: int = 256,
+    repeats: int = 10,
+    seed: int = 0,
+    dtype: Literal["float64", "float32"] = "float32",
+) -> None:
+    """Time the gradient and each product of the same network on every backend, in turns.
+
+    A product is one more at the same point. What is compiled is compiled before. For functions of
+    your own there is osculant.testing.time_products.
+
+    Parameters
+    ----------
+    backend
+        numpy, torch, jax, ... (see `osculant info`), or all.
+    network
+        mlp (784-120-50-10), lenet5, resnet18 of a quarter of the width, or a transformer block.
+    products
+        autodiff, complex-step, finite-difference, or several of them by commas.
+    batch_size
+        Samples in the batch, which is random.
+    repeats
+        The medians of so many are shown.
+    seed
+        Of the parameters and the batch.
+    dtype
+        Precision. On JAX, float64 turns x64 on for this process.
+    """
+    names, strategies = _backends(backend), products.split(",")
+    for strategy in strategies:
+        if strategy not in ("autodiff", "complex-step", "finite-difference"):
+            raise UsageError(
+                f"--products {strategy}: choose among autodiff, complex-step, finite-difference"
+            )
+    for option, number in (("--batch-size", batch_size), ("--repeats", repeats)):
+        if number < 1:
+            raise UsageError(f"{option} {number} is not a positive number")
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is negative")
+
+    from rich.console import Console
+
+    for name in names:
+        _set_precision(name, dtype)
+    timed = subjects(network, names, strategies, samples=batch_size, seed=seed, dtype=dtype)
+    size = next(iter(timed.values()))[0].size
+    console = Console(markup=False, highlight=False)
+    console.print(f"{network}: {size:,} parameters, {batch_size} samples, {dtype}")
+    console.print(times(time_products(timed, repeats=repeats, seed=seed)))
+
+
+# What the commands share -------------------------------------------------------------------
 
 
 def _backends(choice: str) -> list[str]:

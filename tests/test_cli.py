@@ -225,7 +225,38 @@ def test_info_shows_the_precision_of_jax(flag, expected):
     ],
 )
 def test_bad_options_cost_one_line(arguments, problem, capsys):
-    assert cli.main(["demo", *arguments]) == 2
+    assert_one_line(["demo", *arguments], problem, capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["--backend", "tensorflow"], "there is no backend 'tensorflow'; choose numpy, "),
+        (["--network", "alexnet"], "alexnet"),
+        (["--products", "autodiff,jet"], "--products jet: choose among autodiff, complex-step"),
+        (["--batch-size", "0"], "--batch-size 0 is not a positive number"),
+        (["--repeats", "0"], "--repeats 0 is not a positive number"),
+        (["--seed", "-1"], "--seed -1 is negative"),
+    ],
+)
+def test_bad_options_of_bench_cost_one_line(arguments, problem, capsys):
+    assert_one_line(["bench", *arguments], problem, capsys)
+
+
+def test_bench_times_every_strategy_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    options = ["--backend", "numpy", "--products", "autodiff,complex-step", "--repeats", "1"]
+    assert cli.main(["bench", "--batch-size", "4", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "mlp: 100,760 parameters, 4 samples, float32"
+    rows = {line.split("  ")[0].strip(): line.split() for line in lines}
+    assert len(rows["ggn"]) == len(rows["third"]) == 5  # a name, and for each a time and a ratio
+    assert float(rows["gradient"][2]) == float(rows["gradient"][4]) == 1.0
+    assert rows["differs by"][2] == "0e+00" and 0 < float(rows["differs by"][3]) < 1e-4
+
+
+def assert_one_line(arguments, problem, capsys):
+    assert cli.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("osculant: ")
     assert captured.err.count("\n") == 1

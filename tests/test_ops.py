@@ -583,6 +583,15 @@ def test_masked_logits(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_labels_may_be_of_any_integers(backend: str, dtype: str) -> None:
+    logits, labels = np.random.default_rng(0).normal(size=(3, 4)), np.array([2, 0, 3])
+    loss = ops.cross_entropy(make(backend, logits), make(backend, labels.astype(dtype)))
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(host(loss), -logs[[0, 1, 2], labels].mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_one_hot(backend: str) -> None:
     labels = make(backend, np.array([2, 0, 3]))
     dtype = namespace(labels).float32

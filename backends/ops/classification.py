@@ -66,5 +66,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
         return -xp.mean(xp.sum(logs * targets, axis=-1))
     if not namespace(targets).isdtype(targets.dtype, "integral"):
         raise ValueError(f"the labels are {targets.dtype}; they are integers")
-    rows = xp.reshape(logs, (-1, shape[-1]))
-    return -xp.mean(xp.take_along_axis(rows, xp.reshape(targets, (-1, 1)), axis=1))
+    rows, kind = xp.reshape(logs, (-1, shape[-1])), namespace(targets)
+    indexing = kind.__array_namespace_info__().default_dtypes()["indexing"]  # torch has no other
+    labels = kind.reshape(kind.astype(targets, indexing), (-1, 1))
+    return -xp.mean(xp.take_along_axis(rows, labels, axis=1))

@@ -4,7 +4,7 @@
 :mod:`~osculant.testing.checks`, functions with closed forms in
 :mod:`~osculant.testing.scenarios`, and oracles that are wrong on purpose, to prove that each
 law can fail, in :mod:`~osculant.testing.mutants`. :class:`Wrapped` is an oracle around another
-one, to count or time what a solver asks for.
+one, to count or time what a solver asks for; :func:`time_products` times oracles side by side.
 """
 
 from .checks import LAWS as LAWS
@@ -22,5 +22,7 @@ from .reference import ReferenceOracle as ReferenceOracle
 from .scenario import Scenario as Scenario
 from .scenarios import SCENARIOS as SCENARIOS
 from .subject import Subject as Subject
+from .timing import Timing as Timing
+from .timing import time_products as time_products
 from .wrapped import Wrapped as Wrapped
 from .wrapped import WrappedPoint as WrappedPoint
