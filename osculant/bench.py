@@ -53,24 +53,29 @@ def subjects(
     return result
 
 
-def table(timings: Mapping[str, Mapping[str, Timing]]) -> Any:
-    """Return the table: a column an oracle, a row a product."""
+def tables(timings: Mapping[str, Mapping[str, Timing]]) -> list[Any]:
+    """Return a table of times and one of ratios: a column an oracle, a row a product."""
+    milliseconds = _table("Milliseconds", timings, lambda timing: f"{1e3 * timing.seconds:.2f}")
+    gradients = _table(
+        "In gradients of the same oracle", timings, lambda timing: f"{timing.gradients:.2f}"
+    )
+    worst = (max(timing.difference for timing in own.values()) for own in timings.values())
+    gradients.add_section()
+    gradients.add_row("differs by", *(f"{difference:.0e}" for difference in worst))
+    return [milliseconds, gradients]
+
+
+def _table(
+    title: str, timings: Mapping[str, Mapping[str, Timing]], cell: Callable[[Timing], str]
+) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    title = "Milliseconds, and gradients of the same oracle"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in timings:
-        table.add_column(name.replace(", ", "\n"), justify="right", no_wrap=True)
-    products = dict.fromkeys(product for own in timings.values() for product in own)
-    for product in products:
-        table.add_row(product, *(_cell(own.get(product)) for own in timings.values()))
-    table.add_section()
-    worst = (max(timing.difference for timing in own.values()) for own in timings.values())
-    table.add_row("differs by", *(f"{difference:.0e}" for difference in worst))
+        table.add_column(name.replace(", ", "\n").replace("-", "\n"), justify="right")
+    for product in dict.fromkeys(product for own in timings.values() for product in own):
+        cells = (cell(own[product]) if product in own else "-" for own in timings.values())
+        table.add_row(product, *cells)
     return table
-
-
-def _cell(timing: Timing | None) -> str:
-    return "-" if timing is None else f"{1e3 * timing.seconds:.2f} {timing.gradients:6.2f}"

@@ -19,8 +19,7 @@ import numpy as np
 
 import osculant
 from osculant import backends
-from osculant.bench import subjects
-from osculant.bench import table as times
+from osculant.bench import subjects, tables
 from osculant.core.arrays import namespace
 from osculant.core.errors import BackendUnavailable, OsculantError
 from osculant.demo import compare, widths
@@ -219,7 +218,8 @@ def bench(
     size = next(iter(timed.values()))[0].size
     console = Console(markup=False, highlight=False)
     console.print(f"{network}: {size:,} parameters, {batch_size} samples, {dtype}")
-    console.print(times(time_products(timed, repeats=repeats, seed=seed)))
+    for part in tables(time_products(timed, repeats=repeats, seed=seed)):
+        console.print(part)
 
 
 # What the commands share -------------------------------------------------------------------

@@ -130,11 +130,10 @@ def test_the_table_has_a_row_a_product_and_says_what_is_missing():
         "a": {"gradient": Timing(2e-3, 1.0, 0.0), "ggn": Timing(3e-3, 1.5, 0.0)},
         "b, complex-step": {"gradient": Timing(4e-3, 1.0, 3e-7)},
     }
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80)
     with console.capture() as captured:
-        console.quiet = False
-        console.print(bench.table(timings))
+        console.print(*bench.tables(timings))
     rows = [line.split() for line in captured.get().splitlines()]
-    assert ["gradient", "2.00", "1.00", "4.00", "1.00"] in rows
-    assert ["ggn", "3.00", "1.50", "-"] in rows
+    assert rows.index(["gradient", "2.00", "4.00"]) < rows.index(["gradient", "1.00", "1.00"])
+    assert ["ggn", "3.00", "-"] in rows and ["ggn", "1.50", "-"] in rows
     assert ["differs", "by", "0e+00", "3e-07"] in rows
