@@ -2,5 +2,5 @@
 
 ``torch_adapter``: solvers as ``torch.optim.Optimizer``. ``optax_adapter``: solvers as optax
 transformations. ``scipy_adapter``: solvers as methods of ``scipy.optimize.minimize``, and curvature
-as SciPy linear operators.
+as SciPy linear operators. ``sklearn_adapter``: scikit-learn estimators that the solvers train.
 """

@@ -12,7 +12,10 @@ import osculant
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-NEEDS = {"torch": "torch", "jax": "jax", "optax": "jax", "scipy": "scipy", "rich": "demo"}
+NEEDS = {
+    **{"torch": "torch", "jax": "jax", "optax": "jax", "scipy": "scipy", "sklearn": "sklearn"},
+    "rich": "demo",
+}
 
 
 def modules():
