@@ -102,6 +102,8 @@ def device_of(x: Array) -> Any:
     for the other.
     """
     device = array_api_compat.device(x)  # None under a JAX transformation
+    if hasattr(device, "spec"):  # how JAX lays x on several devices: a constant lies on each
+        device = type(device)(device.mesh, type(device.spec)())
     return device if device is None or getattr(x, "committed", True) else None
 
 
