@@ -18,6 +18,7 @@ from ..core.errors import CheckpointMismatch, NotDifferentiable, ProductUnavaila
 from ..core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
     Objective,
+    Oracle,
     Point,
     Product,
     check_outputs,
@@ -29,6 +30,12 @@ from ..core.structure import Structure
 
 #: Returns the loss, or the model's outputs and the loss of them.
 Closure = Callable[[], torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
+#: Puts an oracle around another one.
+Around = Callable[[Oracle], Oracle]
+
+
+#: What an optimizer holds beside what PyTorch's do.
+_OWN = ("solver", "buffers", "around", "_trained", "_template", "_made_for")
 
 
 class SolverOptimizer(torch.optim.Optimizer):
@@ -48,6 +55,12 @@ class SolverOptimizer(torch.optim.Optimizer):
         What evaluating the model changes, such as the running statistics of batch normalisation:
         ``model.buffers()``. Each step moves them once, as its first evaluation does; buffers that
         are not named here move with every evaluation.
+    around : callable, optional
+        Maps the closure's oracle to one around it that the solver is to run on, such as
+        :class:`osculant.Regularized` or :class:`osculant.backends.distributed.DataParallel`.
+        Called in each step, with a closure that has no data::
+
+            around=lambda oracle: DataParallel(oracle, samples=lambda: len(targets))
 
     Raises
     ------
@@ -103,21 +116,20 @@ class SolverOptimizer(torch.optim.Optimizer):
         lr: float = 1.0,
         *,
         buffers: Iterable[torch.Tensor] = (),
+        around: Around | None = None,
     ) -> None:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}; it must be zero or positive")
         super().__init__(params, {"lr": lr})
         self.solver = as_solver(solver)
         self.buffers = list(buffers)
+        self.around = around
         self._trained: list[torch.nn.Parameter] = []  # in the last step
         self._template: Any = None  # state of the solver that it was made of, on no device
         self._made_for: Solver | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {
-            name: self.__dict__[name]
-            for name in ("solver", "buffers", "_trained", "_template", "_made_for")
-        }
+        own = {name: self.__dict__[name] for name in _OWN}
         return {**super().__getstate__(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -159,23 +171,24 @@ class SolverOptimizer(torch.optim.Optimizer):
                 "step needs a closure that returns the loss: second-order solvers evaluate it "
                 "several times"
             )
-        oracle = ClosureOracle(self._parameters(), closure, self.buffers)
-        start = oracle.ravel(list(oracle.parameters))
+        closed = ClosureOracle(self._parameters(), closure, self.buffers)
+        oracle = closed if self.around is None else self.around(closed)
+        start = oracle.ravel(list(closed.parameters))
         state = self._load(oracle, start)
         try:
             state = oracle.flow.jit(self.solver.step, donate=(1,))(oracle, state)
             end = start + self._fractions(start) * (state.x - start)
         except BaseException as error:
-            oracle.place(start)
-            oracle.settle(took=False)
+            closed.place(start)
+            closed.settle(took=False)
             if "backward through the graph a second time" in str(error):
                 raise RuntimeError(
                     "the closure called backward(), which destroys the graph that Hessian "
                     "products need; let it compute and return the loss, and nothing else"
                 ) from error
             raise
-        oracle.place(end)
-        oracle.settle()
+        closed.place(end)
+        closed.settle()
         self._store(state)
         if int(state.status) == Status.NOT_FINITE:
             warnings.warn(
@@ -204,12 +217,13 @@ class SolverOptimizer(torch.optim.Optimizer):
 
     # The solver's state without x, which the parameters hold, is kept under the first parameter.
 
-    def _load(self, oracle: ClosureOracle, x: Array) -> Any:
-        if self._trained and not _same(self._trained, oracle.parameters):
+    def _load(self, oracle: Oracle, x: Array) -> Any:
+        parameters = self._parameters()
+        if self._trained and not _same(self._trained, parameters):
             self.state.clear()
             self._made_for = None
-        self._trained = oracle.parameters
-        kept = self.state[oracle.parameters[0]]
+        self._trained = parameters
+        kept = self.state[parameters[0]]
         if not kept:
             check_start(oracle, x, self.solver)
         if not kept or self._made_for is not self.solver:
@@ -376,9 +390,10 @@ class TrustRegion(SolverOptimizer):
         lr: float = 1.0,
         *,
         buffers: Iterable[torch.Tensor] = (),
+        around: Around | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(params, solvers.TrustRegion(**options), lr, buffers=buffers)
+        super().__init__(params, solvers.TrustRegion(**options), lr, buffers=buffers, around=around)
 
 
 class NewtonKrylov(SolverOptimizer):
@@ -390,6 +405,9 @@ class NewtonKrylov(SolverOptimizer):
         lr: float = 1.0,
         *,
         buffers: Iterable[torch.Tensor] = (),
+        around: Around | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(params, solvers.NewtonKrylov(**options), lr, buffers=buffers)
+        super().__init__(
+            params, solvers.NewtonKrylov(**options), lr, buffers=buffers, around=around
+        )

@@ -151,6 +151,10 @@ class Oracle(ABC):
     def prepare(self) -> None:  # noqa: B027
         """Make ready for an evaluation of the function as it is held; called before each."""
 
+    def agreed(self, number: float) -> float:
+        """Return what all processes that share the work go by, where each has a ``number``."""
+        return number
+
     def composition(self) -> Objective:
         """Return the user's model and loss, to be run on this oracle's arrays.
 

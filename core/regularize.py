@@ -84,6 +84,10 @@ class Regularized(Oracle):
         """Make the oracle underneath ready."""
         self.base.prepare()
 
+    def agreed(self, number: float) -> float:
+        """Let the oracle underneath agree."""
+        return self.base.agreed(number)
+
     def composition(self) -> Objective:
         """Return the model and the loss underneath, to which the decay does not belong."""
         return self.base.composition()

@@ -52,6 +52,22 @@ def test_it_is_the_solver_and_nothing_else(optimizer_of):
 
 
 @pytest.mark.parametrize("optimizer_of", BOTH)
+def test_an_oracle_goes_around_the_closures(optimizer_of):
+    """Weight decay by an oracle around the closure's is that in the closure's loss."""
+    model, inputs, targets = regression()
+    twin = copy.deepcopy(model)
+    around = optimizer_of(
+        model.parameters(), around=lambda oracle: osculant.Regularized(oracle, 0.1)
+    )
+    within = optimizer_of(twin.parameters())
+    closure = closure_of(twin, inputs, targets)
+    for _ in range(5):
+        around.step(closure_of(model, inputs, targets))
+        within.step(lambda: closure() + 0.05 * sum(p.square().sum() for p in twin.parameters()))
+    torch.testing.assert_close(flat(model), flat(twin), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer_of", BOTH)
 def test_loss_falls_in_float32_and_gradients_are_left_alone(optimizer_of):
     model, inputs, targets = regression(torch.float32)
     closure = closure_of(model, inputs, targets)

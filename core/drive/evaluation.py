@@ -86,6 +86,8 @@ class Monitor:
         self._check(row, run)
         run.history.amend(row)
         watched = float(row[self.evaluation.monitor or next(iter(row))])
+        if self.evaluation.patience is not None:  # it may end the run, on all processes alike
+            watched = run.oracle.agreed(watched)
         value = -watched if self.evaluation.maximize else watched
         if value < self.best:
             self.best, self.waited = value, 0

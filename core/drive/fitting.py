@@ -109,12 +109,12 @@ class _Limits(NamedTuple):
     seconds: float | None
     budget: float | None
 
-    def reached(self, epoch: int, steps: int, seconds: float, cost: float) -> Status:
+    def reached(self, epoch: int, steps: int, cost: float, timed_out: bool) -> Status:
         """Return why the run is to end, RUNNING if it is not."""
         if self.epochs is not None and epoch >= self.epochs:
             return Status.FINISHED
-        spent = ((steps, self.steps), (seconds, self.seconds), (cost, self.budget))
-        if any(limit is not None and amount >= limit for amount, limit in spent):
+        spent = ((steps, self.steps), (cost, self.budget))
+        if timed_out or any(limit is not None and amount >= limit for amount, limit in spent):
             return Status.BUDGET
         return Status.RUNNING
 
@@ -183,7 +183,8 @@ class _Training:
         if self.monitor is not None and self.monitor.impatient:
             return Status.EARLY_STOP
         cost = run.history["cost"][-1] if run.nit else 0.0
-        return self.limits.reached(self.feed.main.epoch, run.nit, run.seconds, cost)
+        timed_out = run.lasted(self.limits.seconds)
+        return self.limits.reached(self.feed.main.epoch, run.nit, cost, timed_out)
 
     def _next(self) -> tuple[Any, ...] | None:
         """Return the next data; at the end of an epoch evaluate, and return None."""

@@ -77,7 +77,7 @@ def minimize(
             status = Status.CALLBACK
         elif status is Status.RUNNING and measure:
             status, moved = _small(run, tolerances, moved)
-        if status is Status.RUNNING and max_seconds is not None and run.seconds >= max_seconds:
+        if status is Status.RUNNING and run.lasted(max_seconds):
             status = Status.TIME
     solution = _conclude(run, status, gtol, data)
     if return_all:

@@ -150,6 +150,10 @@ class Run:
     def seconds(self, value: float) -> None:
         self._began = time.monotonic() - value
 
+    def lasted(self, limit: float | None) -> bool:
+        """Whether it has lasted ``limit`` seconds, by a clock on which its processes agree."""
+        return limit is not None and self.oracle.agreed(self.seconds) >= limit
+
     @property
     def reserved(self) -> frozenset[str]:
         """Columns of the history that belong to the run and its solver."""

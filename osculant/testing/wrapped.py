@@ -162,6 +162,10 @@ class Wrapped(Oracle):
         """Make the inner oracle ready."""
         self.inner.prepare()
 
+    def agreed(self, number: float) -> float:
+        """Let the inner oracle agree."""
+        return self.inner.agreed(number)
+
     @property
     def buffers(self) -> Mapping[str, Array]:
         """The inner oracle's."""
