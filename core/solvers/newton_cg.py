@@ -15,9 +15,6 @@ from .enriched import arrived, quasi_newton
 from .lbfgs import affordable
 from .newton import LineSearchNewton, NewtonState
 
-#: Pairs kept by default where they only precondition.
-PAIRS = 10
-
 
 @dataclass(frozen=True, kw_only=True)
 class NewtonCG(LineSearchNewton):
@@ -38,8 +35,8 @@ class NewtonCG(LineSearchNewton):
     max_inner : int, optional
         Most products per step; by default max(2n, 50) (JSOSolvers.jl, trunk).
     memory : int, optional
-        Pairs kept for the preconditioner; 0 goes without. By default 10, or as many as
-        :class:`LBFGS` keeps where its steps are taken.
+        Pairs kept for the preconditioner; 0 goes without. By default as many as :class:`LBFGS`
+        keeps.
     quasi_newton : bool
         Whether steps of :class:`LBFGS`, which take no product, go on where curvature is positive;
         only where there are pairs, and the function is fixed.
@@ -117,9 +114,7 @@ class NewtonCG(LineSearchNewton):
         return self.quasi_newton and self.fixed and self.memory != 0
 
     def _memory(self, n: int) -> int:
-        if self.memory is not None:
-            return self.memory
-        return affordable(n) if self._enriched() else PAIRS
+        return affordable(n) if self.memory is None else self.memory
 
     def _direction(
         self, pt: Point, g: Array, memory: Memory, active: Array, flow: Flow
