@@ -26,7 +26,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 def install_everything(session: nox.Session) -> None:
     """Install the project with every backend that needs no accelerator."""
     session.install(TORCH)
-    session.install("-e", ".[test,torch,jax,scipy,checkpoint,demo]")
+    session.install("-e", ".[test,torch,jax,keras,scipy,checkpoint,demo]")
 
 
 @nox.session

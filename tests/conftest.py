@@ -11,6 +11,9 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# A process has one backend of Keras; a folder that cannot be hides the settings in the user's home.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ["KERAS_HOME"] = os.devnull
 
 import numpy as np
 import pytest

@@ -13,7 +13,12 @@ import osculant
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 NEEDS = {
-    **{"torch": "torch", "jax": "jax", "optax": "jax", "scipy": "scipy", "sklearn": "sklearn"},
+    "torch": "torch",
+    "jax": "jax",
+    "optax": "jax",
+    "keras": "keras",
+    "scipy": "scipy",
+    "sklearn": "sklearn",
     "rich": "demo",
 }
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "backends", "adapters", "problems")
 HEAVY = (
     *("torch", "jax", "cupy", "scipy", "sklearn", "matplotlib", "rich", "cyclopts", "optax"),
+    "keras",
     "safetensors",
 )
 
