@@ -25,6 +25,8 @@ from .flow import Flow
 CAUTIOUS = 1e-10
 #: Powell's damping keeps s'y at least this part of s'Bs (Nocedal and Wright 2006, Procedure 18.2).
 DAMPING = 0.2
+#: The curvature at the end of a step is taken to differ from the mean one by this factor at most.
+SPREAD = 2.0
 
 
 class Pairs(NamedTuple):
@@ -142,6 +144,31 @@ def teaches(s: Array, y: Array, cautious: float = CAUTIOUS) -> Array:
     """Return whether a pair is of positive curvature, clear of rounding, as a 0-d boolean."""
     size = norm(y)
     return (dot(s, y) > cautious * norm(s) * size) & (size > 0) & (size < math.inf)
+
+
+def at_end(s: Array, y: Array, g: Array, decrease: Array, noise: Array) -> Array:
+    """Return y scaled so that s'y is the curvature at the end of the step; it is the mean one.
+
+    It is that of the cubic with the decrease and the slopes of f at both ends, s'y + 6 decrease +
+    3 s'(g + g_old) (Zhang, Deng and Chen, J. Optim. Theory Appl. 102 (1999) 147-167); y as a whole
+    is scaled as in Biggs (J. Inst. Maths Applics 8 (1971) 315-327). Far from a minimum the
+    curvature falls along the way to it, and the mean of the last step makes the next too short.
+
+    Parameters
+    ----------
+    s, y : arrays of shape (n,)
+        The step, and the change of the gradient over it.
+    g : array of shape (n,)
+        The gradient at its end.
+    decrease : 0-d array
+        f at its start, less f at its end.
+    noise : 0-d array
+        How large the decrease may be by rounding. Where s'y is no larger, y is returned as it is.
+    """
+    xp, sy = namespace(s), dot(s, y)
+    change = 6 * decrease + 3 * (2 * dot(s, g) - sy)
+    ratio = xp.where(sy > noise, 1 + guarded_divide(change, sy), like(sy, 1.0))
+    return xp.minimum(xp.maximum(ratio, like(sy, 1 / SPREAD)), like(sy, SPREAD)) * y
 
 
 def damped(s: Array, y: Array, Bs: Array) -> Array:

@@ -12,7 +12,7 @@ from osculant.core.globalize.line_search import goldstein
 from osculant.core.krylov.residual import conjugate_residual
 from osculant.core.krylov.truncated_cg import truncated_cg
 from osculant.core.oracle import Oracle
-from osculant.core.pairs import Memory, damped, teaches
+from osculant.core.pairs import Memory, at_end, damped, teaches
 from osculant.core.samples import Samples
 from osculant.core.solvers import newton
 from osculant.problems import rosenbrock
@@ -490,6 +490,7 @@ def test_bfgs_is_the_textbook_update():
     before = solver.step(oracle, solver.init(oracle, START))
     after = solver.step(oracle, before)
     s, y, H = after.x - before.x, after.grad - before.grad, before.H
+    y = at_end(s, y, after.grad, before.value - after.value, np.asarray(0.0))
     rho, identity = 1 / (s @ y), np.eye(4)
     V = identity - rho * np.outer(y, s)
     np.testing.assert_allclose(after.H, V.T @ H @ V + rho * np.outer(s, s), rtol=1e-9)
@@ -516,6 +517,35 @@ def test_inverse_of_pairs_is_the_dense_bfgs_one():
     for s, y in zip(S, Y, strict=True):
         memory = memory.push(s, y, YES, EAGER).push(y, s, ~YES, EAGER)
     np.testing.assert_allclose(memory.inverse(np.asarray(1.0))(v), H @ v, rtol=1e-10)
+
+
+def test_pairs_have_the_curvature_at_the_end_of_a_step():
+    rng, A = np.random.default_rng(0), spd()
+    x, s, c = rng.normal(size=(3, 6))
+
+    def cubic(x):
+        return x @ A @ x / 2 + c @ x**3 / 6, A @ x + c * x**2 / 2
+
+    (f, g), (f_new, g_new) = cubic(x), cubic(x + s)
+    y = at_end(s, g_new - g, g_new, np.asarray(f - f_new), np.asarray(0.0))
+    np.testing.assert_allclose(s @ y, s @ A @ s + c @ ((x + s) * s**2))
+    np.testing.assert_allclose(y / (g_new - g), s @ y / (s @ (g_new - g)))  # and the direction of y
+
+
+def test_curvature_at_the_end_is_bounded_and_not_read_off_rounding():
+    s, y, none = np.array([1.0, 2.0]), np.array([3.0, 1.0]), np.asarray(0.0)
+    for decrease, factor in ((-100.0, 0.5), (100.0, 2.0)):
+        decrease = np.asarray(decrease)
+        np.testing.assert_array_equal(at_end(s, y, y, decrease, none), factor * y)
+        np.testing.assert_array_equal(at_end(s, y, y, decrease, s @ y), y)
+    np.testing.assert_array_equal(at_end(s, 0 * y, y, none, none), 0 * y)
+
+
+def test_lbfgs_steps_are_not_short_far_from_a_minimum():
+    """With the mean curvature along the last step it takes 39 gradients: 0.755 of x is left."""
+    x = 100 * np.arange(1.0, 3.0)
+    solution = osculant.minimize(lambda x: (x**4).sum(), x, method="lbfgs", tol=1e-6)
+    assert solution.success and solution.njev <= 30
 
 
 def test_damping_keeps_a_fifth_of_the_known_curvature():

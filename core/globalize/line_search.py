@@ -24,6 +24,11 @@ GROWTH = 2.0
 SHORT, STRETCH = 0.9, 4.0
 
 
+def noise(f: Array) -> Array:
+    """Return how much two values near ``f`` may differ by rounding."""
+    return NOISE * eps(f) * namespace(f).abs(f)
+
+
 class Wolfe(NamedTuple):
     """The longest step known to decrease the function enough, and the bracket beyond it."""
 
@@ -97,7 +102,7 @@ def wolfe(
     def attempt(c: Wolfe) -> Wolfe:
         value, slope_a, grad_a = at(c.trial)
         finite = xp.isfinite(value) & xp.isfinite(slope_a)
-        level = value <= f + NOISE * eps(f) * xp.abs(f)
+        level = value <= f + noise(f)
         decreases = finite & (
             (value <= f + DECREASE * c.trial * slope)
             | (level & ((2 * DECREASE - 1) * slope >= slope_a))

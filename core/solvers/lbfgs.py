@@ -63,6 +63,9 @@ class LBFGS(QuasiNewton):
 
     Notes
     -----
+    Each y is scaled so that s'y is the curvature at the end of s, which the values there tell, and
+    no longer the mean one along it (Biggs 1971), by 1/2 at least and by 2 at most.
+
     A step costs the gradients of its line search, mostly one, and one more for its start where
     ``fixed`` is False. The first step tried is along -g, 0.01 max(1, |x|) long. If the line search
     fails, the pairs are forgotten and the next step is such a one; if that fails too, the run has

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from ..arrays import Array, dot, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
-from ..globalize.line_search import wolfe
+from ..globalize.line_search import noise, wolfe
 from ..oracle import Oracle
-from ..pairs import CAUTIOUS, damped, teaches
+from ..pairs import CAUTIOUS, at_end, damped, teaches
 from ..result import Status
 from .base import Solver, verdict
 
@@ -156,7 +156,8 @@ class QuasiNewton(GradientSearch):
         The step was along d = -H g, so that B s = -a g for a step of length a: damping needs no
         product with B.
         """
-        s, y = move.s, move.y
+        s = move.s
+        y = at_end(s, move.y, move.grad, start.f - move.value, noise(start.f))
         if self.damping:
             y = damped(s, y, -move.step_length * start.g)
         return s, y, move.moved & teaches(s, y, self.cautious)
