@@ -145,6 +145,20 @@ def test_unit_step_that_satisfies_wolfe_is_taken_at_once():
     assert tried == [1.0] and float(search.step) == 1.0 and search.done
 
 
+def test_step_far_too_long_on_a_quadratic_is_cut_at_once():
+    _, tried = line(lambda a: (500 * a - 1) ** 2, lambda a: 1000 * (500 * a - 1))
+    np.testing.assert_allclose(tried, [1.0, 1 / 500])
+
+
+@pytest.mark.parametrize("power", [4, 6, 10])
+def test_step_far_too_long_where_f_is_steeper_is_not_cut_too_far(power):
+    def dphi(a):
+        return power * 1e4 * (1e4 * a - 1) ** (power - 1)
+
+    search, tried = line(lambda a: (1e4 * a - 1) ** power, dphi)
+    assert search.done and (np.diff(tried) < 0).all()
+
+
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 10.0, 1e6])
 def test_weak_wolfe_holds_whatever_the_scale_of_the_step(scale):
     def phi(a):

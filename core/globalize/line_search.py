@@ -245,9 +245,11 @@ def _cut(linear: Array, decrease: Array, finite: Array) -> Array:
 
 
 def _shorter(c: Wolfe, value: Array, slope: Array, finite: Array) -> Array:
-    """Return where the cubic through both ends of [step, trial] is least, inside [0.1, 0.8] of it.
+    """Return where the cubic through both ends of [step, trial] is least, as far as [0.001, 0.8].
 
-    Where there is no cubic, the middle; where the trial is not finite, a tenth.
+    It is near ``step`` only where f is like a quadratic, and right there: where f is steeper than a
+    cubic, its least point is too far. Where there is no cubic, the middle; where the trial is not
+    finite, a tenth.
     """
     xp = namespace(value)
     width = c.trial - c.step
@@ -256,7 +258,7 @@ def _shorter(c: Wolfe, value: Array, slope: Array, finite: Array) -> Array:
     root = xp.sqrt(xp.where(under > 0, under, like(value, 0.0)))
     fraction = 1 - guarded_divide(slope + root - z, slope - c.slope + 2 * root, otherwise=0.5)
     usable = finite & (under > 0) & xp.isfinite(fraction)
-    fraction = _clip(xp.where(usable, fraction, like(value, 0.5)), 0.1, 0.8)
+    fraction = _clip(xp.where(usable, fraction, like(value, 0.5)), 0.001, 0.8)
     return c.step + width * xp.where(finite, fraction, like(value, 0.1))
 
 
