@@ -15,7 +15,7 @@ from ..solvers.base import Solver
 from .run import Callback, Run, check_limits, default_tolerance
 
 #: A run has stalled after so many iterations without any progress, ...
-PATIENCE = 50
+PATIENCE = 200
 #: ... over which its values were the same, to so many times the machine epsilon.
 SAME = 100.0
 
