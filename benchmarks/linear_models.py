@@ -229,15 +229,16 @@ by `python benchmarks/linear_models.py FOLDER`, with LIBSVM's a9a in FOLDER (a9a
 What came out, in passes and in seconds of the processor:
 
 - **Passes.** The trust region by products alone (`quasi_newton=False`) takes the fewest of all that
-  were counted: two thirds of SciPy's Newton-CG on the logistic loss and less than half on the
-  hinge, about a third and a quarter of L-BFGS-B.
+  were counted, Newton-CG by products as many on the hinge with hand-written derivatives: two
+  thirds of SciPy's Newton-CG on the logistic loss and less than half on the hinge, about a third
+  and a quarter of L-BFGS-B.
 - **Seconds.** It is ahead of SciPy's trust-ncg and L-BFGS-B with either kind of derivatives and on
   both problems, by factors of 1.7 to 4.7, and of SciPy's Newton-CG, which was the fastest before;
   but with hand-written derivatives on the logistic loss, where these two are level.
 - **The defaults** of the trust region, of cubic regularisation and of Newton-CG step by pairs in
   between, which pays where valleys curve. On these convex problems, where a Hessian product costs
   no more passes than a gradient, it does not: they take as many passes as our L-BFGS, and up to
-  twice the time of products alone. They and our L-BFGS are still well ahead of L-BFGS-B, and of
+  2.4 times the time of products alone. They and our L-BFGS are still well ahead of L-BFGS-B, and of
   trust-ncg with hand-written derivatives on the logistic loss.
 
 {sections}
