@@ -154,20 +154,20 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def norm(a: Array) -> Array:
-    """Return the Euclidean norm of a vector, free of under- and overflow, as a 0-d array."""
+    """Return the Euclidean norm of a vector, or of each column, free of under- and overflow."""
     xp = namespace(a)
     scale = max_abs(a)
     safe = xp.where((scale > 0) & (scale < math.inf), scale, like(a, 1.0))
     unit = a / safe
-    return safe * xp.sqrt(dot(unit, unit))
+    return safe * xp.sqrt(dot(unit, unit) if a.ndim == 1 else xp.sum(unit * unit, axis=0))
 
 
 def max_abs(a: Array) -> Array:
-    """Return the maximum norm of a vector, as a 0-d array; NaN if any entry is."""
+    """Return the maximum norm of a vector, or of each column; NaN if any entry is."""
     xp = namespace(a)
     if a.shape[0] == 0:
         return like(a, 0.0)
-    return xp.max(xp.abs(a))
+    return xp.max(xp.abs(a), axis=0)
 
 
 def root(a: Array) -> Array:

@@ -165,27 +165,14 @@ class Operator:
         n = self.structure.size
         if b.ndim not in (1, 2) or b.shape[0] != n:
             raise ValueError(f"b has the shape {tuple(b.shape)}; it must be ({n},) or ({n}, k)")
-        precondition = preconditioner or (lambda V: V)
-        options: dict[str, Any] = {
-            "rtol": rtol,
-            "atol": atol,
-            "maxiter": 10 * n if maxiter is None else maxiter,
-            "flow": self.flow,
-        }
-        if b.ndim == 2:
-            return linear_solve(self.__matmul__, b, precondition=precondition, **options)
-        one = linear_solve(
-            lambda V: (self @ V[:, 0])[:, None],
-            b[:, None],
-            precondition=lambda V: precondition(V[:, 0])[:, None],
-            **options,
-        )
-        return LinearSolution(
-            x=one.x[:, 0],
-            residual=one.residual[0, ...],
-            converged=one.converged[0, ...],
-            indefinite=one.indefinite[0, ...],
-            iterations=one.iterations,
+        return linear_solve(
+            self.__matmul__,
+            b,
+            precondition=preconditioner or (lambda V: V),
+            rtol=rtol,
+            atol=atol,
+            maxiter=10 * n if maxiter is None else maxiter,
+            flow=self.flow,
         )
 
     def to_scipy(self) -> Any:

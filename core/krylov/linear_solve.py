@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients for several right sides at once."""
+"""Preconditioned conjugate gradients for one right side, or several at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, guarded_divide, integer_like, like, namespace
+from ..arrays import Array, guarded_divide, integer_like, like, namespace, norm
 from ..flow import Flow
 
 
@@ -51,10 +51,10 @@ def linear_solve(
     Parameters
     ----------
     matvec : callable
-        Maps V of shape (n, k) to A V.
-    B : array of shape (n, k)
+        Maps V of the shape of B to A V.
+    B : array of shape (n,) or (n, k)
     precondition : callable
-        Maps V of shape (n, k) to P^-1 V, P positive definite.
+        Maps V of the shape of B to P^-1 V, P positive definite.
     rtol, atol : float
         A column ends once |b - A x| <= max(rtol |b|, atol).
     maxiter : int
@@ -71,7 +71,7 @@ def linear_solve(
     A column that meets a direction whose curvature is not positive ends where it is.
     """
     xp = namespace(B)
-    sizes = _norms(B)
+    sizes = norm(B)
     scale = xp.where((sizes > 0) & (sizes < math.inf), sizes, like(B, 1.0))
     tolerance = xp.maximum(like(B, rtol), atol / scale)
 
@@ -89,7 +89,7 @@ def linear_solve(
         a = xp.where(advances, guarded_divide(c.RZ, curvature), zero)
         R = c.R - a * xp.where(usable, AP, zero)
         Z = precondition(R)
-        RZ, residual = inner(R, Z), _norms(R)
+        RZ, residual = inner(R, Z), norm(R)
         return _CG(
             X=c.X + a * c.P,
             R=R,
@@ -102,7 +102,7 @@ def linear_solve(
         )
 
     R = B / scale
-    Z, residual = precondition(R), _norms(R)
+    Z, residual = precondition(R), norm(R)
     start = _CG(
         X=xp.zeros_like(B),
         R=R,
@@ -121,11 +121,3 @@ def linear_solve(
         indefinite=end.indefinite,
         iterations=end.k,
     )
-
-
-def _norms(V: Array) -> Array:
-    """Return the Euclidean norm of each column, free of under- and overflow."""
-    xp = namespace(V)
-    largest = xp.max(xp.abs(V), axis=0)
-    safe = xp.where((largest > 0) & (largest < math.inf), largest, like(V, 1.0))
-    return safe * xp.sqrt(xp.sum((V / safe) ** 2, axis=0))
