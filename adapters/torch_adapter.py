@@ -15,6 +15,7 @@ from ..core.arrays import Array
 from ..core.checkpoint import named_leaves, rebuild
 from ..core.drive import check_start
 from ..core.errors import CheckpointMismatch, NotDifferentiable, ProductUnavailable
+from ..core.flow import EAGER
 from ..core.oracle import (
     GAUSS_NEWTON_PRODUCTS,
     Objective,
@@ -198,6 +199,17 @@ class SolverOptimizer(torch.optim.Optimizer):
                 stacklevel=2,
             )
         return state.value
+
+    # Steps write to a part of the state (Flow.jit): what is given or taken has arrays of its own.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return state and groups, as PyTorch does; steps leave them as they are."""
+        packed = super().state_dict()
+        return {**packed, "state": EAGER.own(packed["state"])}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, which steps leave as it is."""
+        super().load_state_dict({**state_dict, "state": EAGER.own(state_dict["state"])})
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]

@@ -291,6 +291,27 @@ def test_the_state_of_another_optimizer_is_refused(other):
     optimizer.step(closure)
 
 
+@pytest.mark.parametrize("solver", [osculant.LBFGS(memory=3), osculant.Auto()])
+def test_a_state_that_was_given_or_taken_stays_as_it_is(solver):
+    x = torch.nn.Parameter(torch.linspace(-1, 1, 8, dtype=torch.float64))
+    weights = torch.arange(1.0, 9.0)
+    optimizer = torch_adapter.SolverOptimizer([x], solver)
+
+    def step():
+        optimizer.step(lambda: (x**4).sum() + (weights * x**2).sum())
+        return x.detach().clone()
+
+    for _ in range(4):
+        start = step()
+    given, expected, _ = optimizer.state_dict(), step(), step()
+    for _ in range(2):  # the second time from what the first has taken
+        with torch.no_grad():
+            x.copy_(start)
+        optimizer.load_state_dict(given)
+        torch.testing.assert_close(step(), expected, rtol=0, atol=0)
+        step()
+
+
 def test_the_solver_may_be_changed_for_one_of_the_same_state():
     x = torch.nn.Parameter(torch.linspace(-1, 1, 4))
     optimizer = torch_adapter.SolverOptimizer([x], osculant.LBFGS(memory=5))
