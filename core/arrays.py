@@ -153,13 +153,18 @@ def dot(a: Array, b: Array) -> Array:
     return a @ b
 
 
+def columnwise_dot(A: Array, B: Array) -> Array:
+    """Return the inner product of two real vectors, or of each column of A with that of B."""
+    return dot(A, B) if A.ndim == 1 else namespace(A).sum(A * B, axis=0)
+
+
 def norm(a: Array) -> Array:
     """Return the Euclidean norm of a vector, or of each column, free of under- and overflow."""
     xp = namespace(a)
     scale = max_abs(a)
     safe = xp.where((scale > 0) & (scale < math.inf), scale, like(a, 1.0))
     unit = a / safe
-    return safe * xp.sqrt(dot(unit, unit) if a.ndim == 1 else xp.sum(unit * unit, axis=0))
+    return safe * xp.sqrt(columnwise_dot(unit, unit))
 
 
 def max_abs(a: Array) -> Array:

@@ -152,8 +152,10 @@ class Operator:
 
         Raises
         ------
+        TypeError
+            If b is of another framework or dtype than the parameters.
         ValueError
-            If b has another shape.
+            If b has another shape, or a limit is negative.
 
         Examples
         --------
@@ -162,16 +164,18 @@ class Operator:
         >>> (pt.H + 0.5).solve(np.array([25.0, 12.5])).x
         array([2., 1.])
         """
-        n = self.structure.size
-        if b.ndim not in (1, 2) or b.shape[0] != n:
-            raise ValueError(f"b has the shape {tuple(b.shape)}; it must be ({n},) or ({n}, k)")
+        self.structure.check(b, columns=True, name="b")
+        most = 10 * self.structure.size if maxiter is None else maxiter
+        for name, given in (("rtol", rtol), ("atol", atol), ("maxiter", most)):
+            if not given >= 0:
+                raise ValueError(f"{name} is {given}; it must be zero or positive")
         return linear_solve(
             self.__matmul__,
             b,
             precondition=preconditioner or (lambda V: V),
             rtol=rtol,
             atol=atol,
-            maxiter=10 * n if maxiter is None else maxiter,
+            maxiter=most,
             flow=self.flow,
         )
 

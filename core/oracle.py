@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from .arrays import Array, dot, namespace
+from .arrays import Array, columnwise_dot, dot, namespace
 from .errors import ProductUnavailable
 from .flow import EAGER, Flow
 from .operators import Operator
@@ -305,13 +305,13 @@ class Point(ABC):
     def vhv(self, V: Array) -> Array:
         """Return v' H v for each column v of V: 0-d for V of shape (n,), (k,) for (n, k)."""
         self._require(Product.VHV)
-        return _columnwise_dot(V, self.hvp(V))
+        return columnwise_dot(V, self.hvp(V))
 
     def vgv(self, V: Array) -> Array:
         """Return v' G v for each column v of V, as :meth:`vhv` does; one JVP each, no VJP."""
         self._require(Product.VGV)
         JV = self.jvp(V)
-        return _columnwise_dot(JV, self.loss_hvp(JV))
+        return columnwise_dot(JV, self.loss_hvp(JV))
 
     def third(self, V: Array) -> Array:
         """Return D^3 f[v, v, v] for each column v of V: 0-d for V of shape (n,), (k,) for (n, k).
@@ -390,10 +390,6 @@ class Point(ABC):
             f"{type(self.oracle).__name__} has no {' '.join([product, what]).strip()}; "
             f"{self.oracle.advice(product)}"
         )
-
-
-def _columnwise_dot(A: Array, B: Array) -> Array:
-    return dot(A, B) if A.ndim == 1 else namespace(A).sum(A * B, axis=0)
 
 
 def check_scalar(value: Any, structure: Structure, name: str = "fun") -> None:

@@ -141,8 +141,22 @@ def test_a_sum_and_its_operators_solve_by_the_same_flow():
     np.testing.assert_allclose(solved, np.linalg.solve(A + np.eye(12), b), rtol=1e-9)
 
 
-def test_another_shape_is_refused():
+@pytest.mark.parametrize("shape", [(11,), (3, 12), (12, 2, 2)])
+def test_another_shape_is_refused(shape):
     pt, _ = point(osculant.backends.get("numpy"))
-    for shape in ((11,), (3, 12), (12, 2, 2)):
-        with pytest.raises(ValueError, match=r"must be \(12,\) or \(12, k\)"):
-            pt.H.solve(np.zeros(shape))
+    with pytest.raises(ValueError, match=r"b has shape .*; \(12,\) or \(12, k\) is needed"):
+        pt.H.solve(np.zeros(shape))
+
+
+@pytest.mark.parametrize("b", [np.arange(12), np.zeros(12, np.float32), [0.0] * 12])
+def test_another_kind_of_right_side_is_refused(b):
+    pt, _ = point(osculant.backends.get("numpy"))
+    with pytest.raises(TypeError, match=r"b has dtype|b is a builtins\.list"):
+        pt.H.solve(b)
+
+
+@pytest.mark.parametrize("option", ["rtol", "atol", "maxiter"])
+def test_limits_that_are_negative_are_refused(option):
+    pt, _ = point(osculant.backends.get("numpy"))
+    with pytest.raises(ValueError, match=f"{option} is -1; it must be zero or positive"):
+        pt.H.solve(np.ones(12), **{option: -1})

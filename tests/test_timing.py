@@ -114,6 +114,12 @@ def test_nothing_to_time_is_refused(arguments):
         time_products(subjects, **({"repeats": repeats[0]} if repeats else {}))
 
 
+@pytest.mark.parametrize("wrap", [lambda oracle, x: oracle, lambda oracle, x: (x, oracle)])
+def test_what_is_no_subject_is_refused(wrap):
+    with pytest.raises(TypeError, match=r"'mine' is no tuple \(oracle, params"):
+        time_products({"mine": wrap(*quadratic())})
+
+
 @pytest.mark.parametrize("network", bench.NETWORKS)
 def test_the_networks_of_the_command_run_on_every_backend(network):
     names = [name for name, reason in backends.available().items() if reason is None]

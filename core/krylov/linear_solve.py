@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..arrays import Array, guarded_divide, integer_like, like, namespace, norm
+from ..arrays import (
+    Array,
+    columnwise_dot,
+    guarded_divide,
+    integer_like,
+    like,
+    namespace,
+    norm,
+)
 from ..flow import Flow
 
 
@@ -75,21 +83,18 @@ def linear_solve(
     scale = xp.where((sizes > 0) & (sizes < math.inf), sizes, like(B, 1.0))
     tolerance = xp.maximum(like(B, rtol), atol / scale)
 
-    def inner(U: Array, V: Array) -> Array:
-        return xp.sum(U * V, axis=0)
-
     def keep_going(c: _CG) -> Array:
         return xp.any(c.going) & (c.k < maxiter)
 
     def iterate(c: _CG) -> _CG:
         AP = matvec(c.P)
-        curvature = inner(c.P, AP)
+        curvature = columnwise_dot(c.P, AP)
         usable = (curvature > 0) & (curvature < math.inf)
         advances, zero = c.going & usable, like(B, 0.0)
         a = xp.where(advances, guarded_divide(c.RZ, curvature), zero)
         R = c.R - a * xp.where(usable, AP, zero)
         Z = precondition(R)
-        RZ, residual = inner(R, Z), norm(R)
+        RZ, residual = columnwise_dot(R, Z), norm(R)
         return _CG(
             X=c.X + a * c.P,
             R=R,
@@ -107,7 +112,7 @@ def linear_solve(
         X=xp.zeros_like(B),
         R=R,
         P=Z,
-        RZ=inner(R, Z),
+        RZ=columnwise_dot(R, Z),
         residual=residual,
         going=~(residual <= tolerance),
         indefinite=residual != residual,

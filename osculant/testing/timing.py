@@ -65,6 +65,8 @@ def time_products(
 
     Raises
     ------
+    TypeError
+        If a subject is not such a tuple.
     ValueError
         If there is no subject, or ``repeats`` is less than 1.
 
@@ -87,6 +89,9 @@ def time_products(
         raise ValueError("there is nothing to time: give subjects={name: (oracle, params, *data)}")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be at least 1")
+    for name, subject in subjects.items():
+        if not isinstance(subject, tuple) or not isinstance(subject[0], Oracle):
+            raise TypeError(f"{name!r} is no tuple (oracle, params, *data)")
     calls = {name: _calls(*subject, seed=seed) for name, subject in subjects.items()}
     results = {  # which compiles
         name: {product: to_numpy(call()) for product, call in own.items()}
